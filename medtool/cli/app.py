@@ -1,0 +1,124 @@
+"""The medtool command: which commands there are, and how a process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from medtool import __version__
+from medtool.cli import console, demo, doctor, manifest, plugins, segment, weights
+from medtool.cli.params import command
+from medtool.errors import ExitCode
+
+app = typer.Typer(
+    name="medtool",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich alone would take thrice the time that all the rest takes
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MEDTOOL"},
+    epilog="Start: medtool demo demo/ && medtool segment --points 5 demo/images --overlays",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.out(f"medtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def medtool(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From a folder of medical images to numbers that can be trusted."""
+
+
+app.command("demo", short_help="Make a ready data set to try medtool on.", epilog=demo.EXAMPLES)(command(demo.demo))
+app.command("manifest", short_help="Turn a known folder layout into a manifest.", epilog=manifest.EXAMPLES)(
+    command(manifest.manifest)
+)
+app.command("segment", short_help="Segment the object in each image.", epilog=segment.EXAMPLES)(
+    command(segment.segment)
+)
+app.command("doctor", short_help="Say what works on this machine, and mend the rest.", epilog=doctor.EXAMPLES)(
+    command(doctor.doctor)
+)
+app.add_typer(weights.app, name="weights", short_help="Published weights: list, get, path.")
+app.add_typer(plugins.app, name="plugins", short_help="Data sets, architectures, segmenters: list, check, new.")
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived; unwinds like KeyboardInterrupt, so that workers and locks are given back."""
+
+
+def _origin(error: typer.TyperException) -> str:
+    """Return where a wrong value came from, if not from the command line."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or parameter is None or parameter.name is None:
+        return ""
+    variable = f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
+    source = getattr(context.get_parameter_source(parameter.name), "name", "")
+    return {"ENVIRONMENT": f" (from the variable {variable})", "DEFAULT_MAP": " (from the --config file)"}.get(
+        source, ""
+    )
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not break the tidying up
+    raise KeyboardInterrupt
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; the whole of :func:`main` but the process's end."""
+    console.settings.reset()
+    root = typer.main.get_command(app)
+    for parameter in root.params:  # MEDTOOL_VERSION in the environment must not turn every command into --version
+        parameter.allow_from_autoenv = False  # type: ignore[attr-defined]
+    try:
+        code = root.main(args=arguments, prog_name="medtool", standalone_mode=False)
+        console.flush()
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        console.warn("interrupted; run the same command again to go on")
+        return int(ExitCode.INTERRUPTED)
+    except _TerminatedError:
+        console.warn("terminated; run the same command again to go on")
+        return int(ExitCode.TERMINATED)
+    except Exception as error:
+        return console.fail(error)
+    if code == ExitCode.INTERRUPTED:
+        console.warn("interrupted; run the same command again to go on")
+    return int(code or 0)
+
+
+def _usage(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    message = error.format_message().replace("Value error, ", "") + _origin(error)
+    if message:
+        console.warn(message)
+        console.hint(f"{context.command_path if context is not None else 'medtool'} --help")
+    elif context is not None:
+        console.page(context.get_help())
+    return int(ExitCode.USAGE)
+
+
+def main() -> NoReturn:
+    """Run the command of this process and end it with its exit code."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _interrupt)
+    console.open_streams()
+    sys.exit(run())

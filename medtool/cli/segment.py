@@ -1,0 +1,266 @@
+"""``medtool segment``: images to masks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medtool.cli import console
+from medtool.errors import ExitCode, UsageError
+from medtool.images.options import ReadOptions
+from medtool.segment.options import CleanOptions, PromptOptions, Strategy
+
+if TYPE_CHECKING:
+    from medtool.inputs import Listing
+    from medtool.segment.run import Summary
+
+EXAMPLES = """Examples:
+
+medtool segment photos/ --overlays --contact-sheet
+
+medtool segment data/manifest.csv --segmenter sam-vit-b --points 5 --out masks/
+
+find scans -name '*.dcm' -print0 | medtool segment - -0 --out masks/
+"""
+
+
+MAX_NAMED_FAILURES = 10
+
+_MASK_FOLDERS = frozenset(("mask", "masks", "label", "labels", "segmentation", "segmentations", "groundtruth", "gt"))
+_MASK_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_segmentation", "_gt")
+
+
+def _segmenters(incomplete: str) -> list[str]:
+    from medtool import registry
+
+    return [name for name in ("auto", *registry.names("segmenter")) if name.startswith(incomplete)]
+
+
+def segment(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUTS", help="Folders, files, globs, a manifest, or - for paths on stdin."),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the result. By default the first input's name + -masks, in the current folder.",
+        ),
+    ] = None,
+    segmenter: Annotated[
+        str,
+        typer.Option(
+            help="By name, or auto: the best one whose weights are on this machine.",
+            autocompletion=_segmenters,
+        ),
+    ] = "auto",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of your own for --segmenter, in its published format."),
+    ] = None,
+    heatmaps: Annotated[
+        Path | None,
+        typer.Option(help="Heatmaps of your own network (cams.h5). By default a saliency map."),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Positive points an image.")] = PromptOptions.points,
+    negatives: Annotated[int, typer.Option(help="Negative points an image.")] = PromptOptions.negatives,
+    strategy: Annotated[Strategy, typer.Option(help="How positive points are chosen.")] = PromptOptions.strategy,
+    power: Annotated[
+        float,
+        typer.Option(
+            help="Points are drawn in proportion to heatmap^POWER: 1 spreads them, 30 keeps to the hottest places.",
+        ),
+    ] = PromptOptions.power,
+    min_distance: Annotated[
+        float, typer.Option(help="Least distance of two points, in pixels.")
+    ] = PromptOptions.min_distance_px,
+    seed: Annotated[int, typer.Option(help="Of the points; mixed with each image's content.")] = PromptOptions.seed,
+    largest_component: Annotated[
+        bool,
+        typer.Option(
+            "--largest-component/--all-components",
+            help="Keep only the largest connected part that holds a positive point.",
+        ),
+    ] = CleanOptions.largest_component,
+    fill_holes: Annotated[
+        bool, typer.Option("--fill-holes/--keep-holes", help="Fill enclosed holes.")
+    ] = CleanOptions.fill_holes,
+    min_area: Annotated[int, typer.Option(help="Smaller masks, in pixels, become empty.")] = CleanOptions.min_area_px,
+    overlays: Annotated[
+        bool,
+        typer.Option("--overlays", help="Also draw contour and points over each image."),
+    ] = False,
+    contact_sheet: Annotated[
+        bool,
+        typer.Option("--contact-sheet", help="Also draw one picture of up to 60 images."),
+    ] = False,
+    page: Annotated[
+        int | None,
+        typer.Option(help="Which page of files with several, from 0."),
+    ] = None,
+    axis: Annotated[
+        int,
+        typer.Option(help="Of NIfTI volumes: 0 sagittal, 1 coronal, 2 axial slices."),
+    ] = ReadOptions.axis,
+    slice_index: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            help="Of NIfTI volumes: which one, from 0. By default the middle one.",
+        ),
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(help="Refuse larger images before decoding.")] = ReadOptions.max_pixels,
+    max_bytes: Annotated[int, typer.Option(help="Refuse larger files before reading.")] = ReadOptions.max_bytes,
+    null: Annotated[
+        bool,
+        typer.Option("-0", "--null", help="Paths on stdin end with NUL, as from find -print0."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that fails.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes. 0 is automatic.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler to work on, tcp://HOST:8786 (extra cluster)."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; for networks.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; for networks.")] = "auto",
+) -> None:
+    """Segment the object in each image: a heatmap, points from it, a mask.
+
+    Run the same command again to go on after an interruption: finished images are skipped.
+    """
+    if out == "":
+        raise UsageError("--out is the empty text; is a variable of your shell not set?")
+    if null and "-" not in inputs:
+        raise UsageError("--null is about paths on stdin, and no input is -")
+    prompt = PromptOptions(points, negatives, strategy, power, min_distance, seed)
+    clean = CleanOptions(largest_component, fill_holes, min_area)
+    read = ReadOptions(page=page, axis=axis, slice_index=slice_index, max_pixels=max_pixels, max_bytes=max_bytes)
+
+    from medtool.inputs import find_images
+
+    listing = find_images(inputs, stdin=_stdin_of(inputs), null_separated=null)
+    for note in (*listing.notes, *_notes_on_masks(listing)):
+        console.say(note)
+
+    from medtool.segment.choose import choose_segmenter
+    from medtool.segment.job import Job, heatmap_source, options_of
+    from medtool.segment.run import RunOptions, segment_images
+
+    choice = choose_segmenter(segmenter, weights_file=weights, device=device, precision=precision)
+    source = heatmap_source(heatmaps, [item.image_id for item in listing.items])
+    if choice.note:
+        console.say(choice.note)
+    if choice.needs_torch:
+        console.say(f"device {choice.device}, {choice.precision}")
+    if heatmaps is None:
+        console.say(
+            "heatmap: a saliency map, without training (docs/explanation/saliency.md); --heatmaps FILE takes yours"
+        )
+    console.detail(f"{len(listing.items)} images, {len(listing.problems)} that cannot be used")
+    job = Job(_default_out(inputs) if out is None else Path(out), choice, prompt, clean, read, heatmaps, overlays)
+    made_with = options_of(job, heatmap=source)
+    console.detail(f"to {job.out}, made with {json.dumps(made_with)}")
+    summary = segment_images(
+        listing,
+        job,
+        RunOptions(workers, cluster, overwrite, strict, contact_sheet),
+        made_with=made_with,
+        steps=functools.partial(console.steps, label="segment"),
+    )
+    _show(summary)
+    if summary.failed:
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _stdin_of(inputs: list[str]) -> Any:
+    if "-" not in inputs:
+        return None
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("- asks for paths on stdin, and stdin is closed")
+    return sys.stdin.buffer
+
+
+def _default_out(inputs: list[str]) -> Path:
+    if inputs[0] == "-":
+        return Path("stdin-masks")
+    path = Path(inputs[0]).resolve()
+    if not path.is_dir():
+        # One file gives its own name; a manifest, a glob and many files that of their folder.
+        is_one = len(inputs) == 1 and path.exists() and path.suffix.lower() not in (".csv", ".parquet")
+        path = path.with_suffix("") if is_one else path.parent
+    while any(character in path.name for character in "*?["):
+        path = path.parent
+    if not path.name:
+        raise UsageError(f"no name for the result can be made from {inputs[0]!r}", hint="give a folder with --out")
+    return Path(f"{path.name}-masks")
+
+
+def _notes_on_masks(listing: Listing) -> list[str]:
+    """Return a line where a folder seems to hold masks beside the images: they are segmented like images."""
+    names = [item.image_id for item in listing.items if not item.columns]
+    suspects = [
+        name
+        for name in names
+        if _MASK_FOLDERS & {part.lower() for part in name.split("/")[:-1]}
+        or name.rpartition(".")[0].lower().endswith(_MASK_ENDINGS)
+    ]
+    if not suspects or len(suspects) == len(names):
+        return []
+    return [
+        f"{len(suspects)} of {len(names)} files look like masks, such as {suspects[0]}, and are taken for images;"
+        " give the images' own folder, or a manifest: medtool manifest masks FOLDER"
+    ]
+
+
+def _show(summary: Summary) -> None:
+    if console.settings.json:
+        console.show_json(
+            {
+                "format": "medtool-segment",
+                "version": 1,
+                "out": str(summary.out),
+                "masks_csv": str(summary.table),
+                "contact_sheet": None if summary.sheet is None else str(summary.sheet),
+                "done": sorted(summary.done),
+                "skipped": sorted(summary.skipped),
+                "empty": sorted(summary.empty),
+                "failed": [{"image_id": row.image_id, "reason": row.reason} for row in summary.failed],
+            }
+        )
+    elif console.settings.quiet:
+        for mask in summary.masks:
+            console.out(str(mask))
+    else:
+        console.out(str(summary.table))
+    _show_failures(summary)
+    if summary.sheet is not None:
+        shown, of = summary.sheet_shows
+        console.say(f"{summary.sheet} shows {shown} of {of} images")
+    empty = f", {len(summary.empty)} of them empty" if summary.empty else ""
+    console.say(
+        f"{len(summary.done)} segmented{empty}, {len(summary.skipped)} were finished before,"
+        f" {len(summary.failed)} failed"
+    )
+    if summary.others:
+        console.say(f"{summary.table} also holds {summary.others} finished images that were not given now")
+
+
+def _show_failures(summary: Summary) -> None:
+    """Name failed images with their reasons; many with one reason in one line."""
+    by_reason: dict[str, list[str]] = {}
+    for row in summary.failed:
+        by_reason.setdefault(row.reason, []).append(row.image_id)
+    for reason, names in list(by_reason.items())[:MAX_NAMED_FAILURES]:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        console.warn(f"{', '.join(names[:3])}{more}: {reason}")
+    left = sum(len(names) for names in list(by_reason.values())[MAX_NAMED_FAILURES:])
+    if left:
+        console.warn(f"{left} more failed; masks.csv names each with its reason")

@@ -1,0 +1,1 @@
+"""Known folder layouts, each turned into a manifest; one file a layout."""
