@@ -50,6 +50,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Run the property tests on new random examples, many more than the suite's."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "hypothesis", *session.posargs, env={"HYPOTHESIS_PROFILE": "fuzz"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Check that the pages link to pages that exist and that the commands in the first tutorial run."""
     session.install(".[test]")

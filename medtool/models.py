@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -68,11 +68,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
+    is_zip = is_pickle = False
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             # Torch's reader warns of old and odd formats; what matters of them is an error with one line below.
             warnings.simplefilter("ignore", UserWarning)
-            is_zip = zipfile.is_zipfile(file)
+            is_zip = _is_zip(file)
             file.seek(0)
             is_pickle = file.read(1) == pickle.PROTO
             file.seek(0)
@@ -93,6 +94,13 @@ def _read_pickle(path: Path) -> Any:
 
 
 _AGAIN = "fetch the file again, and compare its size and sha256 with the published ones"
+
+
+def _is_zip(file: BinaryIO) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # the end of an archive is there, and damaged
+        return True
 
 
 def _broken(is_zip: bool) -> str:

@@ -287,7 +287,7 @@ _names = st.text(st.sampled_from("aB.-_[1 ü"), min_size=1, max_size=6).filter(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.tuples(_names, _names, st.sampled_from([".png", ".TIF", ".nii.gz"])), min_size=1, max_size=6))
 def test_outputs_are_distinct_or_refused_and_stay_below_the_folder(
     tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, str, str]]
@@ -324,7 +324,7 @@ def test_globs_match_as_a_shell_would(here: Path) -> None:
     assert _ids(find_images([str(here / "d" / "s" / "**" / "*.png")])) == ["a3.png", "t/a4.png"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(["**", "*", "a*", "?b", "[!a]*", "a", "s", "*.png", "[ab].png"]), min_size=1, max_size=4)
 )

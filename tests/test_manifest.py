@@ -44,7 +44,7 @@ def _csv(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_tables, st.sampled_from([".csv", ".parquet"]))
 def test_writing_and_reading_gives_the_same_table(rows: list[dict[str, str]], suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def test_writing_and_reading_gives_the_same_table(rows: list[dict[str, str]], su
     assert set(manifest.columns) == set(rows[0]) - empty
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_tables)
 def test_polars_reads_what_is_written_as_the_same_text(rows: list[dict[str, str]]) -> None:
     manifest = Manifest.from_rows(rows, Path("data"))

@@ -150,7 +150,7 @@ def try_to_read(path: Path) -> None:
             assert "\n" not in reason
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_damaged_bytes_give_an_image_or_an_image_error(small_files, tmp_path, capfd, seed):
     choice = random.Random(seed)
