@@ -48,7 +48,8 @@ def otsu_threshold(heatmap: Heatmap) -> tuple[float, float]:
     low, high = float(heatmap.min()), float(heatmap.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("the heatmap holds values that are not finite")
-    if low == high:
+    # Below the least normal number some processors, so set, take every difference for zero.
+    if high - low < float(np.finfo(np.float32).tiny):
         raise InputError(f"the heatmap is constant ({low:g} everywhere), so no threshold parts it")
     counts = sum(np.bincount(_bins(part, low, high), minlength=_BINS) for part in _parts(heatmap))
     weights = counts / heatmap.size
