@@ -1,0 +1,1 @@
+"""Making splits that do not leak, and auditing those that others made."""

@@ -1,0 +1,1 @@
+"""Splits in the files of other programs: nnU-Net, CLAM and MONAI."""

@@ -1,0 +1,1 @@
+"""What the audit looks for: one module a family of rules, each of functions from tables to findings."""
