@@ -139,7 +139,7 @@ GROUP_PARTLY_USED = Rule(
     "F303",
     "group-partly-used",
     _MEDIUM,
-    "Some images of a patient (or lesion, ...) are in a part and others in none: the choice of images decides the score.",
+    "Some images of a patient (or lesion, ...) are in a part and others in none: their choice decides the score.",
     "use all images of a patient or none, or say by which rule one was chosen",
 )
 FOLDS_INCOMPLETE = Rule(
