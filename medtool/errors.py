@@ -10,6 +10,7 @@
     │   └── ManifestError                                the table is wrong, with its line
     ├── OutputError              exit 1   (OSError)      a result cannot be written
     ├── LineageError             exit 1   (ValueError)   results that must not be mixed
+    ├── LeakError                exit 3   (ValueError)   the split leaks, so no score may come from it
     ├── BusyError                exit 1   (OSError)      another process holds this folder
     ├── MissingExtraError        exit 1   (ImportError)  an optional dependency is not installed
     ├── MissingWeightsError      exit 1   (FileNotFoundError)
@@ -110,6 +111,12 @@ class OutputError(MedtoolError, OSError):
 
 class LineageError(MedtoolError, ValueError):
     """Results made from other images, weights or options; they are not mixed."""
+
+
+class LeakError(MedtoolError, ValueError):
+    """Training and test images are not apart; nothing is trained or scored on them unless ``--allow-leak`` says so."""
+
+    exit_code = ExitCode.FOUND
 
 
 class BusyError(MedtoolError, OSError):
