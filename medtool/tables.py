@@ -54,10 +54,15 @@ class TextTable:
         return self.frame.iter_rows(named=True)
 
 
-def read_text_table(path: Path) -> TextTable:
+def read_text_table(path: Path, *, may_have_index: bool = False) -> TextTable:
     """Read a CSV file: UTF-8 with or without a byte order mark, commas, a header, rows of one length.
 
     Blank lines are passed over. Nothing is stripped, guessed or converted.
+
+    Parameters
+    ----------
+    may_have_index
+        Whether the first column may be without a name, as pandas writes its index; its name is then empty.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def read_text_table(path: Path) -> TextTable:
     start = 1
     try:
         header = next(reader, [])
-        _check_header(path, header)
+        _check_header(path, header, may_have_index=may_have_index)
         lines = array("Q")
         chunks: list[pl.DataFrame] = []
         rows: list[list[str]] = []
@@ -133,10 +138,10 @@ def _line_at(data: bytes, offset: int) -> int:
     return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], *, may_have_index: bool) -> None:
     seen: dict[str, int] = {}
     for position, name in enumerate(header, start=1):
-        if not name.strip():
+        if not name.strip() and not (may_have_index and position == 1 and not name):
             raise ManifestError(f"{path}, line 1: column {position} has no name")
         if name in seen:
             raise ManifestError(f"{path}, line 1: columns {seen[name]} and {position} are both called {name!r}")

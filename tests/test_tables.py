@@ -87,3 +87,12 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
         read_text_table(tmp_path / "nothing.csv")
     with pytest.raises(ManifestError, match="cannot read"):
         read_text_table(tmp_path)
+
+
+def test_a_first_column_without_a_name_is_an_index_only_where_one_may_be(tmp_path: Path) -> None:
+    path = _written(tmp_path, ",a\n0,x\n")
+    assert list(read_text_table(path, may_have_index=True).rows()) == [{"": "0", "a": "x"}]
+    with pytest.raises(ManifestError, match="line 1: column 1 has no name"):
+        read_text_table(path)
+    with pytest.raises(ManifestError, match="line 1: column 2 has no name"):
+        read_text_table(_written(tmp_path, ",,a\n0,1,x\n"), may_have_index=True)
