@@ -43,9 +43,15 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert shown == page, "run: python docs/commands.py"
 
 
+def test_the_page_of_rules_is_what_the_rules_say() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "rules.py"))["page"]()
+    shown = (ROOT / "docs" / "reference" / "audit-rules.md").read_text(encoding="utf-8")
+    assert shown == page, "run: python docs/rules.py"
+
+
 def test_the_changelog_and_the_readme_name_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    for command in ("demo", "manifest", "segment", "doctor", "plugins", "weights"):
+    for command in ("demo", "manifest", "segment", "doctor", "plugins", "weights", "split make", "split audit"):
         assert f"medtool {command}" in readme, command
         assert f"medtool {command}" in changelog, command
