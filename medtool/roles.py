@@ -73,7 +73,7 @@ def parts_of(manifest: Manifest) -> pl.Series:
     has_fold = (fold != "") & (split != "test")
     val_of = pl.when(val_fold != "").then(pl.lit(", val of fold ") + val_fold).otherwise(pl.lit(""))
     part = pl.when(has_fold).then(pl.lit("fold ") + fold + val_of).otherwise(split)
-    return manifest.table.select(part.alias("part")).to_series()
+    return manifest.table.with_columns(part.alias("part")).get_column("part")
 
 
 def _column(manifest: Manifest, name: str) -> pl.Expr:
