@@ -26,7 +26,10 @@ def findings() -> list[Finding]:
 
 def document_of(listed: list[Finding], **changes: Any) -> dict[str, Any]:
     cases = [
-        {"code": each.rule.code, "cases": [{"key": case.key(each.rule), "subject": case.subject} for case in each.cases]}
+        {
+            "code": each.rule.code,
+            "cases": [{"key": case.key(each.rule), "subject": case.subject} for case in each.cases],
+        }
         for each in listed
     ]
     return {"format": FORMAT, "version": FORMAT_VERSION, "findings": cases, **changes}
