@@ -6,6 +6,7 @@ shows a picture of another part is in a case, whether it is half of a pair or on
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ def duplicate_findings(table: AuditTable, duplicates: Duplicates, *, other: Audi
     each further row that only a chain of pairs links to another part; such a case names the row in between. A case of
     the other rules is a picture with all its rows.
 
-    Rows in no part leak nothing, but a chain may run through them, and through rows of the other manifest. Rows in two
-    parts that name one file are left to D201. Without parts, all rows count as in one.
+    Rows in no part leak nothing, but a chain may run through them, and through rows of the other manifest. Rows that
+    name one file are left to D201, and are a case here only beside another file. Without parts, all rows count as in
+    one.
 
     Parameters
     ----------
@@ -111,6 +113,7 @@ class _Album:
                 members[int(numbers[place])].append(place)
             several = {number: places for number, places in members.items() if len(places) > 1}
             links.append(_Links(kind, numbers, several))
+        paths = {place: posixpath.normpath(path) for place, path in paths.items()}
         pairs = {(pair.first, pair.second): pair for pair in duplicates.pairs}
         return cls(table, table.frame.height, ids, paths, parts, pairs, links, _Ways(pairs))
 
@@ -159,7 +162,8 @@ class _Album:
                 if row < self.count:
                     by_part[self.parts[row]].append(row)
             for part, rows in by_part.items():
-                if len(rows) > 1 and (part or not self.table.has_parts):
+                is_counted = part or not self.table.has_parts
+                if is_counted and len({self.paths[row] for row in rows}) > 1:
                     where = f" in {part}" if part else ""
                     yield self._together(rows, f"{len(rows)} times{where}: {self._closeness(rows)}")
 

@@ -95,6 +95,12 @@ def test_two_rows_of_one_file_are_left_to_the_rule_of_paths_and_a_copy_beside_th
     assert [case.rows for case in found["D202"]] == [("i0", "i2")]
 
 
+def test_two_rows_of_one_file_in_one_part_are_left_to_the_rule_of_paths():
+    rows = [{"image": path, "image_id": path, "split": "train"} for path in ("a.png", "./a.png")]
+    table = AuditTable.of(Manifest.from_rows(rows, Path()))
+    assert duplicate_findings(table, duplicates_of((0, 1, Kind.BYTES))) == []
+
+
 def test_copies_in_one_part_are_one_case_a_picture():
     pairs = duplicates_of((0, 1, Kind.BYTES), (1, 2, Kind.PIXELS), (3, 4, Kind.NEAR))
     found = by_code(duplicate_findings(table_of(["train"] * 5), pairs))
