@@ -1,0 +1,139 @@
+"""From the lists of names in another program's file to a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from medtool.errors import ManifestError
+from medtool.manifest import Manifest
+from medtool.roles import VAL_FOLD
+from medtool.split.exchange.format import counted, shown
+from medtool.split.exchange.names import BY_ID, BY_PATH, Matched, Part, Way, match
+from medtool.split.exchange.options import ImportOptions, Unnamed
+from medtool.split.exchange.role_table import ROLES, TEST, UNUSED, empty_table
+
+Marks = npt.NDArray[np.int32]
+
+
+def read_parts(
+    manifest: Manifest,
+    parts: Sequence[Part],
+    folds: Sequence[int],
+    ways: Sequence[Way],
+    *,
+    source: str,
+    words: Sequence[str] = ROLES,
+) -> tuple[Marks, list[str]]:
+    """Return the code of the part that each image is in, in each fold, and what should be said about it.
+
+    Parameters
+    ----------
+    folds
+        The numbers of the columns; empty for a single column that is no fold.
+    source
+        The file, for messages.
+    words
+        What each code is called; 0 is that of images in no part.
+
+    Returns
+    -------
+    codes, notes
+        Shape ``(images, columns)``.
+
+    Raises
+    ------
+    ManifestError
+        If no image is named, a name is unknown or unclear, or an image is in two parts of one fold. Each with the place
+        of the first in the file, and their number.
+    """
+    if not any(len(part.names) for part in parts):
+        raise ManifestError(f"{source} names no image")
+    matched = match(manifest, parts, ways)
+    codes: Marks = empty_table(len(manifest), folds).codes.astype(np.int32)
+    clashes: list[tuple[Part, int, int]] = []
+    repeats: list[tuple[Part, int]] = []
+    n_unknown = 0
+    for part in parts:
+        rows, entries = _rows_of(part, matched)
+        n_unknown += sum(not matched.rows[name] for name in part.names) if part.is_optional else 0
+        column = codes[:, part.column]
+        has_other = (column[rows] != UNUSED) & (column[rows] != part.code)
+        clashes += [(part, int(entries[at]), int(rows[at])) for at in np.flatnonzero(has_other)]
+        is_again = column[rows] == part.code
+        _, first = np.unique(rows, return_index=True)
+        is_first = np.zeros(len(rows), dtype=bool)
+        is_first[first] = True
+        repeats += [(part, int(entries[at])) for at in np.flatnonzero(is_again | ~is_first)]
+        column[rows[~has_other]] = part.code
+    if clashes:
+        raise _in_two_parts(codes, folds, clashes, words)
+    return codes, _notes(matched, repeats, n_unknown)
+
+
+def _rows_of(part: Part, matched: Matched) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the rows of the images in a part, and which of its names each comes from."""
+    found = [matched.rows[name] for name in part.names]
+    rows = np.array([row for each in found for row in each], dtype=np.intp)
+    return rows, np.repeat(np.arange(len(found)), [len(each) for each in found])
+
+
+def _in_two_parts(
+    codes: Marks, folds: Sequence[int], clashes: Sequence[tuple[Part, int, int]], words: Sequence[str]
+) -> ManifestError:
+    part, entry, row = clashes[0]
+    other = words[codes[row, part.column]]
+    fold = f" of fold {folds[part.column]}" if folds else ""
+    n = len(dict.fromkeys(row for _, _, row in clashes))
+    return ManifestError(
+        f"{part.place(entry)}: {shown(part.names[entry])} is in {words[part.code]} here and in {other} elsewhere{fold} "
+        f"({counted(n)} of that kind); the file leaks: an image can be in one part only",
+        hint="take it out of one of the two lists; medtool split audit then looks for patients in both",
+    )
+
+
+def _notes(matched: Matched, repeats: Sequence[tuple[Part, int]], n_unknown: int) -> list[str]:
+    notes = []
+    if matched.way not in (BY_ID, BY_PATH):
+        notes.append(f"images are found by {matched.way.words}, not by {BY_ID.words}")
+    if repeats:
+        part, entry = repeats[0]
+        times = "name stands" if len(repeats) == 1 else "names stand"
+        notes.append(
+            f"{len(repeats):,} {times} there again in the same part, and count once; the first: {part.place(entry)}"
+        )
+    if n_unknown:
+        notes.append(f"{counted(n_unknown, 'further path')} of images of several files are not in the manifest")
+    return notes
+
+
+def with_unnamed(manifest: Manifest, codes: Marks, options: ImportOptions) -> tuple[Marks, list[str]]:
+    """Return the codes with those of the images that no list names, and what should be said about it."""
+    is_unnamed = (codes == UNUSED).all(axis=1)
+    n = int(is_unnamed.sum())
+    if not n:
+        return codes, []
+    named = "1 image is not named" if n == 1 else f"{n:,} images are not named"
+    if options.unnamed == Unnamed.UNUSED:
+        n_test = _n_test(manifest, is_unnamed)
+        advice = f" ({n_test:,} of them test in the manifest; --unnamed test makes all of them so)" if n_test else ""
+        return codes, [f"{named}: in no part{advice}"]
+    with_test = codes.copy()
+    with_test[is_unnamed] = TEST
+    return with_test, [f"{named}: taken as test"]
+
+
+def _n_test(manifest: Manifest, is_in: npt.NDArray[np.bool_]) -> int:
+    """Return how many of these images are test in the manifest as it was."""
+    if "split" not in manifest.columns:
+        return 0
+    return int(((manifest.table.get_column("split") == "test").to_numpy() & is_in).sum())
+
+
+def note_of_replaced(manifest: Manifest, new: Manifest) -> list[str]:
+    """Return what should be said about the roles that the manifest has had so far."""
+    had = [name for name in ("split", "fold", VAL_FOLD) if manifest.counts(name)]
+    lost = [name for name in had if name not in new.columns or (manifest.table[name] != new.table[name]).any()]
+    return [f"the manifest's own {' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} replaced"] if lost else []
