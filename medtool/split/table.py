@@ -51,7 +51,8 @@ class AuditTable:
                     f"the manifest has no column {name!r} to group by (there are: {', '.join(manifest.columns)})"
                 )
         known = [text for name in GROUP_COLUMNS for text in (name, f"{name}_id")]
-        chosen = tuple(groups) or tuple(name for name in known if name in manifest.columns and manifest.counts(name))
+        filled = (name for name in known if name in manifest.columns and (manifest.table.get_column(name) != "").any())
+        chosen = tuple(groups) or tuple(filled)
         return cls(manifest, chosen, manifest.table.with_columns(parts_of(manifest).alias(PART)))
 
     @property

@@ -66,8 +66,7 @@ def ids_equal_when_normalised(table: AuditTable) -> list[Finding]:
         # Two ids that together are in two parts: some row of the one and some row of the other are in different parts.
         n_parts = pl.col(PART).filter(pl.col(PART) != "").n_unique().over("group")
         written = dict(spellings.group_by("form").agg(pl.col("id").sort()).iter_rows())
-        differ = differences(spellings.get_column("id"), spellings.get_column("form"))
-        detail = _also(differ, has_parts=table.has_parts)
+        detail = _also(differences(spellings.get_column("id"), spellings.get_column("form")))
         across += cases_of(shared.filter(n_parts > 1), subject_of(name, _spelt(written)), detail)
         within += cases_of(shared.filter(n_parts <= 1), subject_of(name, _spelt(written)), detail)
     return finding(IDS_EQUAL_WHEN_NORMALISED, across) + finding(
@@ -153,12 +152,8 @@ def _spelt(written: Mapping[str, list[str]]) -> Callable[[str], str]:
     return spelt
 
 
-def _also(differ: Mapping[str, str], *, has_parts: bool) -> Callable[[str, Mapping[str, int]], str]:
-    def detail(form: str, counts: Mapping[str, int]) -> str:
-        places = told(counts) if has_parts else f"{sum(counts.values()):,} images"
-        return f"{places}; the ids differ in {differ[form]}"
-
-    return detail
+def _also(differ: Mapping[str, str]) -> Callable[[str, str], str]:
+    return lambda form, spread: f"{spread}; the ids differ in {differ[form]}"
 
 
 def _unknown(name: str, unknown: pl.DataFrame, *, of: int) -> Case:

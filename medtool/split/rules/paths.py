@@ -8,7 +8,7 @@ import polars as pl
 
 from medtool.split.catalogue import SAME_PATH
 from medtool.split.findings import Finding, Severity, finding
-from medtool.split.rules.tally import cases_of, told
+from medtool.split.rules.tally import cases_of
 from medtool.split.table import PART, AuditTable
 
 
@@ -21,8 +21,7 @@ def same_path_twice(table: AuditTable) -> list[Finding]:
     rows = rows.filter(pl.col("group").is_duplicated())
     is_across = pl.col(PART).filter(pl.col(PART) != "").n_unique().over("group") > 1
     across = cases_of(rows.filter(is_across), str)
-    places = told if table.has_parts else lambda counts: f"{sum(counts.values()):,} rows"
-    within = cases_of(rows.filter(~is_across), str, lambda _, counts: places(counts))
+    within = cases_of(rows.filter(~is_across), str)
     return finding(SAME_PATH, across) + finding(SAME_PATH, within, severity=Severity.LOW)
 
 

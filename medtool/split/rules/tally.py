@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import polars as pl
 
@@ -43,7 +43,7 @@ def subject_of(name: str, written: Callable[[str], str] = str) -> Callable[[str]
 def cases_of(
     rows: pl.DataFrame,
     subject: Callable[[str], str],
-    detail: Callable[[str, Mapping[str, int]], str] = lambda _, counts: told(counts),
+    detail: Callable[[str, str], str] = lambda _, spread: spread,
 ) -> list[Case]:
     """Return a case for each group of ``rows``, with the number of its rows in each part.
 
@@ -54,12 +54,15 @@ def cases_of(
     subject
         From the group's value.
     detail
-        From the group's value and the counts.
+        From the group's value, and its rows in each part in words.
     """
-    return [
-        Case(subject(group), tuple(images), detail(group, counts), {name_of(part): n for part, n in counts.items()})
-        for group, counts, images in _tallies(rows)
-    ]
+    in_parts = rows.group_by("group", PART).agg(pl.len().alias("n"), "image_id").sort("group", PART)
+    groups = in_parts.group_by("group", maintain_order=True).agg(PART, "n", pl.col("image_id").explode().sort())
+    cases = []
+    for group, parts, numbers, images in groups.iter_rows():
+        counts, spread = _spread(tuple(parts), tuple(numbers))
+        cases.append(Case(subject(group), tuple(images), detail(group, spread), dict(counts)))
+    return cases
 
 
 @functools.lru_cache(maxsize=4096)
@@ -69,13 +72,11 @@ def name_of(part: str) -> str:
     return f"fold {fold[1]} (val of fold {fold[2]})" if fold and fold[2] else part or "no part"
 
 
-def _tallies(rows: pl.DataFrame) -> Iterator[tuple[str, dict[str, int], list[str]]]:
-    """Yield each group's value, its number of rows by part in order, and its images sorted."""
-    in_parts = rows.group_by("group", PART).agg(pl.len().alias("n"), pl.col("image_id"))
-    groups = in_parts.group_by("group").agg(PART, "n", pl.col("image_id").explode().sort())
-    for group, parts, numbers, images in groups.iter_rows():
-        counts = dict(zip(parts, numbers, strict=True))
-        yield group, {part: counts[part] for part in in_order(parts)}, images
+@functools.lru_cache(maxsize=4096)
+def _spread(parts: tuple[str, ...], numbers: tuple[int, ...]) -> tuple[Mapping[str, int], str]:
+    """Return numbers of rows by the parts' names, and in words; cached, since of many groups most are spread alike."""
+    counts = dict(zip(parts, numbers, strict=True))
+    return {name_of(part): counts[part] for part in in_order(parts)}, told(counts)
 
 
 @functools.lru_cache(maxsize=4096)
