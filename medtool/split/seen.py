@@ -8,9 +8,8 @@ itself first:
 - ``image_id``, and ``image_sha256`` of the image file's bytes, which may be empty;
 - a column for each group column of the manifest, such as ``patient`` and ``lesion``; an empty cell is unknown.
 
-Whether leaks were let through is in ``made_with.leaks`` of the lineage: a list with a line for each, such as ``G101 in
-run fine``, empty or absent for a clean run. Both files hold the parents' lines too, so that the parents' folders may be
-deleted.
+Whether leaks were let through is in ``made_with.leaks`` of the lineage (:mod:`medtool.split.marks`). Both files hold
+what the parents' hold too, so that the parents' folders may be deleted.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from pathlib import Path
 
 import polars as pl
 
-from medtool.errors import InputError, ManifestError, UsageError
-from medtool.lineage import read_lineage
+from medtool.errors import InputError, LineageError, ManifestError, UsageError
+from medtool.lineage import LINEAGE_NAME, read_lineage
 from medtool.manifest import Manifest
+from medtool.split.marks import Leak, inherited, leaks_of
 from medtool.storage import write_whole
 from medtool.tables import read_text_table
 
@@ -46,13 +46,13 @@ class Seen:
     groups
         The group columns that the run knows.
     leaks
-        What was let through when it, or a run that it started from, was trained: a line each.
+        What was let through when it, or a run that it started from, was trained.
     """
 
     run: str
     frame: pl.DataFrame
     groups: tuple[str, ...]
-    leaks: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
 
     @property
     def is_leaky(self) -> bool:
@@ -73,7 +73,7 @@ def seen_of(
     run: str,
     groups: Sequence[str],
     sha256s: Mapping[str, str] | None = None,
-    leaks: Sequence[str] = (),
+    leaks: Sequence[Leak] = (),
     parents: Sequence[Seen] = (),
 ) -> Seen:
     """Return what a run has seen that is trained on a manifest.
@@ -89,7 +89,7 @@ def seen_of(
     sha256s
         By ``image_id``: of the files' bytes. Images that it lacks are known by their id alone.
     leaks
-        What is let through in this run, a line each; the parents' are added.
+        What is let through in this run; the parents' are added.
     parents
         What the runs have seen that this one starts from.
 
@@ -119,8 +119,8 @@ def seen_of(
     frames = [own, *(parent.frame for parent in parents)]
     frame = pl.concat(frames, how="diagonal").fill_null("").unique(maintain_order=True)
     every = dict.fromkeys([*names, *(name for parent in parents for name in parent.groups)])
-    let_through = dict.fromkeys([*leaks, *(line for parent in parents for line in parent.leaks)])
-    return Seen(run, frame.select(*COLUMNS, *every), tuple(every), tuple(let_through))
+    let_through = inherited(leaks, *(parent.leaks for parent in parents))
+    return Seen(run, frame.select(*COLUMNS, *every), tuple(every), let_through)
 
 
 def write_seen(folder: Path, seen: Seen) -> None:
@@ -157,11 +157,12 @@ def read_seen(folder: Path) -> Seen:
     lineage = read_lineage(folder)
     if lineage is None:
         raise InputError(f"{folder} has a {SEEN_NAME} and no lineage.json, so nothing says how the run was made")
-    leaks = lineage["made_with"].get("leaks", [])
-    if not isinstance(leaks, list) or not all(isinstance(line, str) for line in leaks):
-        raise InputError(f"{folder / 'lineage.json'} is damaged: made_with.leaks is {leaks!r}, not a list of lines")
+    try:
+        leaks = leaks_of(lineage)
+    except LineageError as error:
+        raise InputError(f"{folder / LINEAGE_NAME}: {error.message}") from error
     groups = tuple(name for name in frame.columns if name not in COLUMNS)
-    return Seen(frame.item(0, "run"), frame.select(*COLUMNS, *groups), groups, tuple(leaks))
+    return Seen(frame.item(0, "run"), frame.select(*COLUMNS, *groups), groups, leaks)
 
 
 def _checked(path: Path) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from medtool.errors import InputError, ManifestError, MedtoolError, UsageError
 from medtool.lineage import new_lineage, write_lineage
 from medtool.manifest import Manifest
+from medtool.split.marks import Leak, marks_of
 from medtool.split.seen import Seen, read_seen, seen_of, write_seen
 
 SHA = "0123456789abcdef" * 4
@@ -47,22 +48,22 @@ def test_a_run_has_seen_what_it_trains_and_chooses_on_and_nothing_else():
 
 
 def test_a_run_has_seen_what_its_parents_have_seen_once():
-    base = seen_in(manifest_of(("z", "train", "P9", "L9")), run="base", leaks=["G101 in run base"])
+    base = seen_in(manifest_of(("z", "train", "P9", "L9")), run="base", leaks=[Leak("G101", 3)])
     left = seen_in(manifest_of(("y", "train", "P8", "L8")), run="left", parents=[base])
     right = seen_of(
         manifest_of(("x", "train", "P7", "L7")), pl.Series(["train"]), run="right", groups=("patient",), parents=[base]
     )
-    both = seen_in(manifest_of(*ROWS), run="both", parents=[left, right], leaks=["D202 in run both"])
+    both = seen_in(manifest_of(*ROWS), run="both", parents=[left, right], leaks=[Leak("D202", 1)])
     assert both.parents == ("left", "base", "right")
     assert both.frame.filter(pl.col("run") == "base").height == 1
     assert both.frame.filter(pl.col("run") == "right").item(0, "lesion") == ""
-    assert both.leaks == ("D202 in run both", "G101 in run base")
+    assert both.leaks == (Leak("D202", 1), Leak("G101", 3))
     assert both.is_leaky
 
 
 def test_what_was_written_is_read_back(tmp_path):
-    seen = seen_in(manifest_of(*ROWS), sha256s={"a": SHA}, leaks=["G101 in run fine"])
-    read = read_seen(write_run(tmp_path / "run", seen, list(seen.leaks)))
+    seen = seen_in(manifest_of(*ROWS), sha256s={"a": SHA}, leaks=[Leak("G101", 3)])
+    read = read_seen(write_run(tmp_path / "run", seen, marks_of(seen.leaks)["leaks"]))
     assert read.frame.equals(seen.frame)
     assert (read.run, read.groups, read.leaks) == (seen.run, seen.groups, seen.leaks)
 
@@ -120,8 +121,8 @@ def test_a_run_that_does_not_say_how_it_was_made_is_refused(tmp_path):
         read_seen(folder)
 
 
-@pytest.mark.parametrize("leaks", ["yes", True, [1], {"G101": 1}])
-def test_leaks_that_are_no_list_of_lines_are_refused(tmp_path, leaks):
+@pytest.mark.parametrize("leaks", ["yes", True, [1], ["G101"], {"G101": 1}, [{"code": "G101"}]])
+def test_leaks_that_are_no_list_of_marks_are_refused(tmp_path, leaks):
     folder = write_run(tmp_path / "run", seen_in(manifest_of(*ROWS)), leaks)
     with pytest.raises(InputError, match=r"made_with\.leaks"):
         read_seen(folder)

@@ -54,7 +54,9 @@ def run_findings(table: AuditTable, runs: Sequence[Seen], *, sha256s: Mapping[st
         if name not in same
     ]
     leaky = [
-        Case(f"run {seen.run}", (), _listed(seen.leaks), {"leaks": len(seen.leaks)}) for seen in runs if seen.leaks
+        Case(f"run {seen.run}", (), _listed([str(leak) for leak in seen.leaks]), {"leaks": len(seen.leaks)})
+        for seen in runs
+        if seen.leaks
     ]
     return [
         *finding(catalogue.RUN_HAS_SEEN_GROUP, exact),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from medtool.manifest import Manifest
 from medtool.roles import roles_of
 from medtool.split.findings import Case, Finding, Severity
+from medtool.split.marks import Leak
 from medtool.split.rules.runs import not_compared, run_findings
 from medtool.split.seen import Seen, seen_of
 from medtool.split.table import AuditTable
@@ -119,12 +120,12 @@ def test_an_image_whose_bytes_are_not_known_is_a_weaker_finding():
 
 
 def test_a_leaky_run_is_a_case_with_what_was_let_through():
-    base = run_of("base", row("a", "P1", "train"), leaks=["G101 in run base"])
+    base = run_of("base", row("a", "P1", "train"), leaks=[Leak("G101", 3)])
     run = run_of("run", row("b", "P2", "train"), parents=[base])
     found = by_code(run_findings(AuditTable.of(manifest_of([row("m", "P3", "test")])), [run, base]))
     assert [(case.subject, case.rows, case.detail) for case in found["R503", MEDIUM]] == [
-        ("run base", (), "G101 in run base"),
-        ("run run", (), "G101 in run base"),
+        ("run base", (), "G101 (3 cases)"),
+        ("run run", (), "G101 (3 cases)"),
     ]
 
 
