@@ -1,0 +1,99 @@
+"""The audit as one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from medtool.protocols import Steps
+from medtool.split.page.chart import interval_chart
+from medtool.split.page.inert import inert
+from medtool.split.page.pairs import Place, Selection, ShownPair
+from medtool.split.page.thumbnails import thumbnails_of
+
+#: Cases of a finding that are listed, of these the ones that stand open, and rows that a case names.
+MAX_CASES, OPEN_CASES, MAX_ROWS = 200, 12, 8
+
+_PLACES = {
+    Place.TWO_PARTS: "In two parts",
+    Place.TWO_MANIFESTS: "In both manifests",
+    Place.ONE_PART: "In one part, or not used",
+}
+
+
+def page_of(
+    document: Mapping[str, Any],
+    *,
+    selection: Selection | None = None,
+    workers: int = 1,
+    steps: Callable[[int, str], AbstractContextManager[Steps]] | None = None,
+) -> str:
+    """Return the page of an audit.
+
+    Parameters
+    ----------
+    document
+        What ``medtool split audit --json`` prints.
+    selection
+        The duplicate pairs to show side by side; None where no image was opened.
+    workers
+        Processes that read the images; 0 is automatic.
+    steps
+        Shows how far the reading of images is.
+    """
+    pairs = selection.pairs if selection else ()
+    paths = [side.path for pair in pairs for side in (pair.first, pair.second) if isinstance(side.path, Path)]
+    thumbnails = thumbnails_of(paths, workers=workers, steps=steps)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["counted"] = _counted
+    template = importlib.resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
+    inflation = document.get("inflation")
+    return environment.from_string(template).render(
+        audit=document,
+        counts=_counts(document),
+        groups=_by_place(selection) if selection else [],
+        pictures=thumbnails,
+        chart=markupsafe.Markup(interval_chart(inflation)) if inflation else "",
+        limits={"cases": MAX_CASES, "open": OPEN_CASES, "rows": MAX_ROWS},
+    )
+
+
+def _finalized(value: Any) -> Any:
+    """Make every text inert that the template shows, but what is HTML already."""
+    return inert(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _counts(document: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many findings there are of each severity, the worst first."""
+    severities = [found["severity"] for found in document["findings"]]
+    return {severity: severities.count(severity) for severity in ("high", "medium", "low") if severity in severities}
+
+
+def _by_place(selection: Selection) -> list[tuple[str, list[ShownPair], int]]:
+    """Return a heading, the pairs shown and the number of all pairs, for each place that has any."""
+    return [
+        (_PLACES[place], [pair for pair in selection.pairs if pair.place is place], total)
+        for place, total in selection.totals.items()
+    ]
