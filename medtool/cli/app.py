@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from medtool import __version__
-from medtool.cli import console, demo, doctor, manifest, plugins, segment, weights
+from medtool.cli import console, demo, doctor, manifest, plugins, segment, split, weights
 from medtool.cli.params import command
 from medtool.errors import ExitCode
 
@@ -44,6 +44,7 @@ app.command("demo", short_help="Make a ready data set to try medtool on.", epilo
 app.command("manifest", short_help="Turn a known folder layout into a manifest.", epilog=manifest.EXAMPLES)(
     command(manifest.manifest)
 )
+app.add_typer(split.app, name="split", short_help="Splits: make, audit, import, export.")
 app.command("segment", short_help="Segment the object in each image.", epilog=segment.EXAMPLES)(
     command(segment.segment)
 )

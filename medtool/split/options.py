@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medtool.errors import UsageError
-from medtool.split.findings import Severity
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ class AuditOptions:
     group: tuple[str, ...] = ()
     are_folds_ensembled: bool = False
     read_images: bool = True
-    fail_on: Severity = Severity.MEDIUM
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,0 +1,17 @@
+"""``medtool split``: splits that do not leak, and what is wrong with others."""
+
+from __future__ import annotations
+
+import typer
+
+from medtool.cli import split_audit
+from medtool.cli.params import command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Splits: make one that does not leak, audit one, exchange with other programs.",
+    epilog="Start: medtool split make data/manifest.csv && medtool split audit data/manifest-split.csv",
+)
+app.command("audit", short_help="Find what leaks between the parts of a split.", epilog=split_audit.EXAMPLES)(
+    command(split_audit.audit)
+)

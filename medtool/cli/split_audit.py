@@ -1,0 +1,265 @@
+"""``medtool split audit``: what is wrong with a split, and whether that is enough to stop."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medtool.cli import console
+from medtool.errors import ExitCode, OutputError, UsageError
+from medtool.split.findings import Severity
+from medtool.split.options import AuditOptions
+
+if TYPE_CHECKING:
+    from medtool.split.audit import Audit
+    from medtool.split.findings import Finding
+    from medtool.split.seen import Seen
+
+EXAMPLES = """Examples:
+
+medtool split audit data/manifest.csv
+
+medtool split audit data/manifest.csv --html audit.html --fix data/repaired.csv
+
+medtool split audit external/manifest.csv --against data/manifest.csv --group patient
+
+medtool split audit data/manifest.csv --no-images --fail-on high --json > known.json
+
+medtool split audit data/manifest.csv --baseline known.json
+"""
+
+MAX_CASES_SHOWN = 3
+MAX_MOVES_SHOWN = 10
+
+
+class FailOn(enum.StrEnum):
+    """From which severity on the exit code is 3."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    NEVER = "never"
+
+    @property
+    def severity(self) -> Severity | None:
+        """The least severity that fails; None where none does."""
+        return None if self is FailOn.NEVER else Severity(self.value)
+
+
+def audit(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A .csv or .parquet with split or fold.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST", help="Another manifest that must share nothing with this one, such as a training set."
+        ),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="A run that is to be scored on this manifest; can be repeated."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="What must not be cut; can be repeated. By default patient, lesion and the like."
+        ),
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="The networks of all folds are to vote together.")
+    ] = AuditOptions.are_folds_ensembled,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Open images and masks, or audit the table alone.")
+    ] = AuditOptions.read_images,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Exit code 3 for findings of this severity or a worse one.")
+    ] = FailOn.MEDIUM,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="What --json said earlier: the cases in it are known and accepted."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Also write a page that shows duplicates side by side."),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a manifest without the leaks, moving the fewest images."),
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep fingerprints of the images beside the manifest.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the resampling behind intervals.")] = AuditOptions.seed,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of --html and --fix.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes. 0 is automatic.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler to work on, tcp://HOST:8786 (extra cluster)."),
+    ] = None,
+) -> None:
+    """Audit a split for patients, duplicates and other leaks between its parts.
+
+    Exit code 3 if it finds something as bad as --fail-on or worse.
+    """
+    from medtool.manifest import read_manifest
+    from medtool.split.audit import audit as run_audit
+    from medtool.split.audit import document_of
+
+    for name, path in (("--html", html), ("--fix", fix)):
+        _refuse_output(name, path, inputs=(manifest, against, baseline), overwrite=overwrite)
+    table = read_manifest(manifest)
+    other = None if against is None else read_manifest(against)
+    options = AuditOptions(tuple(group or ()), ensemble, images, seed)
+    known = _known(baseline)
+    seen = _seen(run or [])
+    found = run_audit(
+        table,
+        options,
+        against=other,
+        runs=seen,
+        known=known,
+        cache=_cache_of(manifest) if cache and images else None,
+        workers=workers,
+        cluster=cluster,
+        steps=console.steps,
+    )
+    document = document_of(
+        found, manifest=str(manifest), against=None if against is None else str(against), fail_on=fail_on.severity
+    )
+    if fix is not None:
+        document["repair"] = _repair(found, fix)
+    if html is not None:
+        _write_page(found, document, html, workers=workers)
+    _show(found, document)
+    if document["failed"]:
+        raise typer.Exit(ExitCode.FOUND)
+    if found.n_unread:
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _refuse_output(name: str, path: Path | None, *, inputs: tuple[Path | None, ...], overwrite: bool) -> None:
+    """Refuse a file that must not or cannot be written before hours of work, not after."""
+    if path is None:
+        return
+    if any(given is not None and path.resolve() == given.resolve() for given in inputs):
+        raise UsageError(f"{name} {path} is one of the files that are read; give another")
+    if name == "--html" and path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--html {path} must end in .html")
+    if name == "--fix" and path.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageError(f"--fix {path} must end in .csv or .parquet")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} is there already", hint="--overwrite to replace it, or another file")
+
+
+def _known(path: Path | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    from medtool.split.baseline import read_baseline
+
+    return read_baseline(path)
+
+
+def _seen(folders: list[Path]) -> list[Seen]:
+    if not folders:
+        return []
+    from medtool.split.seen import read_seen
+
+    return [read_seen(folder) for folder in folders]
+
+
+def _cache_of(manifest: Path) -> Path:
+    from medtool.split.duplicates.cache import cache_path
+
+    return cache_path(manifest)
+
+
+def _repair(found: Audit, path: Path) -> dict[str, Any]:
+    """Write the repaired manifest and say what it cost."""
+    from medtool.manifest import write_manifest
+    from medtool.split.repair import repair
+
+    if not found.table.has_parts:
+        raise UsageError(
+            "--fix: no row is in a part, so there is no split to repair", hint="medtool split make MANIFEST"
+        )
+    n_rows = len(found.table.manifest)
+    pairs = () if found.duplicates is None else found.duplicates.pairs
+    repaired = repair(found.table, joined=[(pair.first, pair.second) for pair in pairs if pair.second < n_rows])
+    write_manifest(repaired.manifest, path)
+    return {"manifest": str(path), **repaired.as_document()}
+
+
+def _write_page(found: Audit, document: Mapping[str, Any], path: Path, *, workers: int) -> None:
+    from medtool.split.page.page import page_of
+    from medtool.split.page.pairs import select_pairs
+    from medtool.storage import write_whole
+
+    selection = None
+    if found.duplicates is not None:
+        selection = select_pairs(found.table, found.duplicates, other=found.other)
+    write_whole(path, page_of(document, selection=selection, workers=workers, steps=console.steps).encode())
+
+
+def _show(found: Audit, document: Mapping[str, Any]) -> None:
+    for note in found.notes:
+        console.say(f"note: {note}")
+    if console.settings.json:
+        console.show_json(document)
+    elif console.settings.quiet:
+        for one in found.findings:
+            console.out(one.rule.code)
+    else:
+        _show_findings(found.findings)
+    _show_repair(document.get("repair"))
+    for line in found.not_checked:
+        console.say(f"not checked: {line}")
+    console.say(_verdict(found, document))
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    for one in findings:
+        console.out(f"{one.rule.code} {one.severity.value}: {one.rule.name}, {_counted(one)}")
+        console.out(f"    {one.rule.meaning}")
+        for case in one.cases[:MAX_CASES_SHOWN]:
+            console.out(f"    - {case.subject}: {case.detail}")
+        if len(one.cases) > MAX_CASES_SHOWN:
+            console.out(f"    - and {len(one.cases) - MAX_CASES_SHOWN:,} more (--json and --html list them)")
+        console.out(f"    try: {one.rule.remedy}")
+
+
+def _counted(found: Finding) -> str:
+    cases = "1 case" if len(found.cases) == 1 else f"{len(found.cases):,} cases"
+    return f"{cases}, {found.n_rows:,} row{'' if found.n_rows == 1 else 's'}"
+
+
+def _show_repair(repair: Mapping[str, Any] | None) -> None:
+    if repair is None:
+        return
+    moves = repair["moves"]
+    for move in moves[:MAX_MOVES_SHOWN]:
+        console.say(f"moved {move['image_id']} from {move['before']} to {move['after']}: {move['because']}")
+    if len(moves) > MAX_MOVES_SHOWN:
+        console.say(f"and {len(moves) - MAX_MOVES_SHOWN:,} more moved")
+    for lost in repair["lost"]:
+        console.warn(f"{lost['part']} has no image of {lost['label']} any more (it had {lost['n_before']:,})")
+    for note in repair["notes"]:
+        console.say(f"note: {note}")
+    before, after = (", ".join(f"{part} {n:,}" for part, n in repair[key].items()) for key in ("before", "after"))
+    console.say(f"{repair['manifest']}: {len(moves):,} images moved; {before} → {after}")
+
+
+def _verdict(found: Audit, document: Mapping[str, Any]) -> str:
+    by_severity = Counter(one.severity.value for one in found.findings)
+    counts = ", ".join(f"{by_severity[name]} {name}" for name in ("high", "medium", "low") if by_severity[name])
+    known = f"; {found.n_known:,} cases are known from the baseline" if found.n_known else ""
+    n = len(found.findings)
+    what = f"{n} finding{'' if n == 1 else 's'} ({counts})" if n else "nothing found"
+    end = "fails" if document["failed"] else "passes"
+    return f"{document['images']:,} images: {what}{known}; {end} with --fail-on {document['fail_on']}"

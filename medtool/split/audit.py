@@ -1,0 +1,192 @@
+"""The audit from end to end: a manifest, and perhaps its images, to findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool import __version__
+from medtool.errors import InputError
+from medtool.manifest import Manifest, locate
+from medtool.protocols import Steps
+from medtool.split.baseline import without_known
+from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Severity
+from medtool.split.options import AuditOptions
+from medtool.split.rules.of_table import against_findings, table_findings
+from medtool.split.rules.runs import run_findings
+from medtool.split.table import PART, AuditTable
+
+if TYPE_CHECKING:
+    from medtool.split.duplicates.pairs import Duplicates
+    from medtool.split.inflation import Inflation
+    from medtool.split.seen import Seen
+
+MakeSteps = Callable[[int, str], AbstractContextManager[Steps]]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    table, other
+        The manifest that was audited, and the one that it was held against.
+    findings
+        The worst first; without what the baseline knows.
+    n_known
+        How many cases the baseline knows.
+    duplicates
+        None where no image was opened. Its images are the rows of ``table``, then those of ``other``.
+    inflation
+        How much of a score the leaks may make; None where it cannot be told, and ``not_checked`` says why.
+    n_unread
+        Images that could not be looked at.
+    not_checked
+        What was left out and why, a line each.
+    notes
+        What else the user should know, a line each.
+    """
+
+    table: AuditTable
+    other: AuditTable | None
+    findings: tuple[Finding, ...]
+    n_known: int
+    duplicates: Duplicates | None
+    inflation: Inflation | None
+    n_unread: int
+    not_checked: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def fails(self, least: Severity | None) -> bool:
+        """Tell whether there is a finding as bad as ``least`` or worse; never with None."""
+        return least is not None and any(finding.severity.rank >= least.rank for finding in self.findings)
+
+
+def audit(
+    manifest: Manifest,
+    options: AuditOptions,
+    *,
+    against: Manifest | None = None,
+    runs: Sequence[Seen] = (),
+    known: frozenset[str] = frozenset(),
+    cache: Path | None = None,
+    workers: int = 0,
+    cluster: str | None = None,
+    steps: MakeSteps | None = None,
+) -> Audit:
+    """Return what is wrong with a manifest and its split.
+
+    Parameters
+    ----------
+    against
+        Another manifest that must share nothing with this one.
+    runs
+        What the runs have seen that are to be scored on it.
+    known
+        Keys of cases that are accepted, as :func:`medtool.split.baseline.read_baseline` reads them.
+    cache
+        Where fingerprints of images are kept, so that an unchanged image is read once; None keeps none.
+    workers, cluster
+        As in :func:`medtool.parallel.map_unordered`; 0 workers is automatic.
+    steps
+        Shows progress; takes the number of images and a label.
+
+    Raises
+    ------
+    ManifestError
+        If a group column is not there.
+    """
+    table = AuditTable.of(manifest, options.group)
+    other = None if against is None else AuditTable.of(against, options.group)
+    findings = table_findings(table, options)
+    if other is not None:
+        findings += against_findings(table, other)
+    not_checked: list[str] = []
+    notes: list[str] = []
+    if not table.has_parts:
+        not_checked.append("leaks between parts: no row has a split or a fold (medtool split make makes them)")
+    n_unread = 0
+    duplicates = inflation = sha256s = None
+    if options.read_images:
+        from medtool.split.duplicates.search import find_duplicates  # what decodes images loads here
+        from medtool.split.inflation import estimate
+        from medtool.split.rules.images import image_findings
+        from medtool.split.rules.masks import mask_findings
+        from medtool.split.rules.pictures import duplicate_findings
+
+        paths = [*_images_of(manifest), *(_images_of(against) if against is not None else ())]
+        duplicates = find_duplicates(paths, cache=cache, workers=workers, cluster=cluster, steps=steps)
+        notes += duplicates.notes
+        findings += duplicate_findings(table, duplicates, other=other)
+        findings += image_findings(table, duplicates.fingerprints)
+        masks = mask_findings(table, duplicates.fingerprints.sizes, workers=workers, cluster=cluster, steps=steps)
+        findings += masks
+        inflation = estimate(table, duplicates, seed=options.seed)
+        sha256s = dict(zip(manifest.table.get_column("image_id"), duplicates.fingerprints.sha256, strict=False))
+    else:
+        not_checked.append("duplicates, images, masks and what leaks do to a score: no image was opened (--no-images)")
+    findings += run_findings(table, runs, sha256s=sha256s)
+    findings.sort(key=lambda found: (-found.severity.rank, found.rule.code))
+    kept, n_known = without_known(findings, known)
+    return Audit(table, other, tuple(kept), n_known, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
+
+
+def _images_of(manifest: Manifest) -> list[Path | None]:
+    """Return the file of each row; None where it is not there."""
+    known: dict[str, bool] = {}
+    files: list[Path | None] = []
+    for text in manifest.table.get_column("image"):
+        try:
+            files.append(Path(locate(text, manifest.root, known=known)))
+        except InputError:
+            files.append(None)
+    return files
+
+
+def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Severity | None) -> dict[str, Any]:
+    """Return the audit as ``--json`` prints it; see docs/reference/audit.md."""
+    parts = Counter(audit.table.frame.get_column(PART).to_list())
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "medtool": __version__,
+        "manifest": manifest,
+        "against": against,
+        "images": len(audit.table.manifest),
+        "parts": {part: parts[part] for part in sorted(parts)},
+        "groups": list(audit.table.groups),
+        "fail_on": "never" if fail_on is None else fail_on.value,
+        "failed": audit.fails(fail_on),
+        "findings": [_document_of_finding(found) for found in audit.findings],
+        "n_known": audit.n_known,
+        "inflation": None if audit.inflation is None else audit.inflation.as_document(),
+        "not_checked": list(audit.not_checked),
+        "notes": list(audit.notes),
+    }
+
+
+def _document_of_finding(found: Finding) -> dict[str, Any]:
+    return {
+        "code": found.rule.code,
+        "name": found.rule.name,
+        "severity": found.severity.value,
+        "meaning": found.rule.meaning,
+        "remedy": found.rule.remedy,
+        "n_cases": len(found.cases),
+        "n_rows": found.n_rows,
+        "cases": [
+            {
+                "key": case.key(found.rule),
+                "subject": case.subject,
+                "rows": list(case.rows),
+                "detail": case.detail,
+                "values": dict(case.values),
+            }
+            for case in found.cases
+        ],
+    }
