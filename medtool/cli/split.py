@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medtool.cli import split_audit
+from medtool.cli import split_audit, split_exchange
 from medtool.cli.params import command
 
 app = typer.Typer(
@@ -14,4 +14,10 @@ app = typer.Typer(
 )
 app.command("audit", short_help="Find what leaks between the parts of a split.", epilog=split_audit.EXAMPLES)(
     command(split_audit.audit)
+)
+app.command("export", short_help="Write a split for nnU-Net, CLAM or MONAI.", epilog=split_exchange.EXPORT_EXAMPLES)(
+    command(split_exchange.export_)
+)
+app.command("import", short_help="Take a split from nnU-Net, CLAM or MONAI.", epilog=split_exchange.IMPORT_EXAMPLES)(
+    command(split_exchange.import_)
 )
