@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from medtool.split.findings import Finding
 from medtool.split.options import AuditOptions
-from medtool.split.rules import folds, groups, paths
+from medtool.split.rules import confounding, folds, groups, labels, paths
+from medtool.split.rules.votes import votes
 from medtool.split.table import AuditTable
 
 
 def table_findings(table: AuditTable, options: AuditOptions) -> list[Finding]:
     """Return whatever the table alone shows, ordered by code."""
+    rows = votes(table)
     found = [
         *groups.groups_in_two_parts(table),
         *groups.ids_equal_when_normalised(table),
@@ -21,6 +23,13 @@ def table_findings(table: AuditTable, options: AuditOptions) -> list[Finding]:
         *folds.validation_used_as_test(table),
         *folds.groups_partly_used(table),
         *folds.folds_incomplete(table),
+        *confounding.sites_predicting_labels(table, rows),
+        *confounding.columns_leaking_labels(table, rows),
+        *confounding.parts_that_differ(table, rows),
+        *labels.class_imbalance(table),
+        *labels.classes_missing(table),
+        *labels.classes_of_few_groups(table),
+        *labels.rows_without_label(table),
     ]
     return sorted(found, key=lambda one: (one.rule.code, -one.severity.rank))
 
