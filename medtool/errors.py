@@ -7,6 +7,7 @@
     │   └── UnknownNameError     exit 2   (KeyError)     no plugin, data set or weights of that name
     ├── InputError               exit 1   (ValueError)   an image, manifest or cache cannot be used
     │   ├── ImageError                                   one image cannot be read: one bad row
+    │   │   └── SeveralPagesError                        it holds several pages or volumes, and none was chosen
     │   └── ManifestError                                the table is wrong, with its line
     ├── OutputError              exit 1   (OSError)      a result cannot be written
     ├── LineageError             exit 1   (ValueError)   results that must not be mixed
@@ -99,6 +100,10 @@ class InputError(MedtoolError, ValueError):
 
 class ImageError(InputError):
     """One image cannot be read; the others go on."""
+
+
+class SeveralPagesError(ImageError):
+    """An image file holds several pages or volumes, and which one is meant was not said."""
 
 
 class ManifestError(InputError):

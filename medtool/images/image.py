@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medtool.errors import ImageError
+from medtool.errors import ImageError, SeveralPagesError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,6 +130,38 @@ class Image:
         return height, width
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReducedImage:
+    """A small copy of an image, as it is stored: not yet upright.
+
+    Attributes
+    ----------
+    rgb
+        Shape ``(height / step, width / step, 3)``, rounded up, uint8: each pixel is the mean of ``step`` × ``step``
+        pixels of the image, of fewer at the right and lower edges.
+    step
+        Pixels of the image beside one another in one of these, 1 or more.
+    size
+        Height and width in pixels of the image as it is stored.
+    orientation
+        EXIF orientation, 1 to 8, that :func:`upright` takes.
+    format
+        Name of the file's format, such as ``JPEG``.
+    is_constant
+        Whether every pixel of the image has one and the same value.
+    sha256
+        Of the file's bytes, 64 hexadecimal digits.
+    """
+
+    rgb: RGB8
+    step: int
+    size: tuple[int, int]
+    orientation: int
+    format: str
+    is_constant: bool
+    sha256: str
+
+
 def upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Return ``(height, width[, 3])`` pixels turned and mirrored from an EXIF or TIFF orientation to upright."""
     if orientation in (5, 6, 7, 8):
@@ -173,12 +205,14 @@ def choose_page(pages: int, *, options: ReadOptions, noun: str = "pages") -> int
 
     Raises
     ------
+    SeveralPagesError
+        If there are several pages and none was chosen.
     ImageError
-        If there are several pages and none was chosen, or the chosen one does not exist.
+        If the chosen one does not exist.
     """
     if options.page is None:
         if pages > 1:
-            raise ImageError(f"{pages} {noun}, and one image is wanted", hint=f"--page N (0 to {pages - 1})")
+            raise SeveralPagesError(f"{pages} {noun}, and one image is wanted", hint=f"--page N (0 to {pages - 1})")
         return 0
     if options.page >= pages:
         raise ImageError(f"no page {options.page}: the file has {pages} {noun if pages != 1 else noun[:-1]}, from 0 on")

@@ -220,7 +220,7 @@ def _deep_png(header: png_stream.Header, options: ReadOptions) -> Raster:
     return Raster(pixels, orientation=orientation, notes=notes)
 
 
-def _jpeg(data: bytes, options: ReadOptions) -> Raster:
+def _jpeg(data: bytes, options: ReadOptions, *, step: int = 1) -> Raster:
     frame = jpeg_stream.read_frame(data)
     check_limits(frame.height, frame.width, bytes_per_pixel=frame.components, options=options)
     if frame.precision != 8 or frame.is_lossless:
@@ -228,16 +228,47 @@ def _jpeg(data: bytes, options: ReadOptions) -> Raster:
     with heard() as said:
         image = _open_jpeg(data)
         check_limits(image.height, image.width, bytes_per_pixel=len(image.getbands()), options=options)
-        raster = _pillow(image)
+        raster = _pillow(_reduced(image, step))
         # Inks are converted by now; the decoder's own pixels tell.
         own = raster.pixels if image.mode in ("L", "RGB") else np.asarray(image)
-        jpeg_stream.check_whole(data, frame, own, lambda stream: np.asarray(_open_jpeg(stream)))
+        jpeg_stream.check_whole(data, frame, own, lambda stream: np.asarray(_reduced(_open_jpeg(stream), step)))
     _refuse_damage(said)
     return raster
 
 
+def decode_reduced(data: bytes, options: ReadOptions, *, least_px: int) -> tuple[Raster, int, tuple[int, int]] | None:
+    """Return the picture of a JPEG file at a half, a quarter or an eighth of its size, for far less than decoding it.
+
+    Whatever makes a file unreadable for :func:`decode` is refused here with the same words.
+
+    Parameters
+    ----------
+    least_px
+        What is left of the shorter side, at least.
+
+    Returns
+    -------
+    raster, step, size
+        A pixel of the raster is the mean of ``step`` × ``step`` pixels (of fewer at the right and lower edges);
+        ``size`` is the stored height and width. None where it must be decoded as it is: too small, inks, lossless or
+        more than 8 bits.
+    """
+    stream = _jpeg_page(data, options)
+    frame = jpeg_stream.read_frame(stream)
+    step = next((step for step in (8, 4, 2) if min(frame.height, frame.width) >= step * least_px), 1)
+    if step == 1 or frame.precision != 8 or frame.is_lossless or frame.components not in (1, 3):
+        return None
+    return _jpeg(stream, options, step=step), step, (frame.height, frame.width)
+
+
 def _open_jpeg(data: bytes) -> ImageFile:
     return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+
+
+def _reduced(image: ImageFile, step: int) -> ImageFile:
+    if step > 1:
+        image.draft(None, (image.width // step, image.height // step))
+    return image
 
 
 def _deep_jpeg(data: bytes, frame: jpeg_stream.Frame) -> Raster:

@@ -12,12 +12,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image as Pillow
 
 from medtool.errors import ImageError, MissingExtraError
 from medtool.images.colour import over_white
 from medtool.images.display import show
 from medtool.images.formats import HEAD_BYTES, Format, identify
-from medtool.images.image import Image, Raster, upright
+from medtool.images.image import Image, Raster, ReducedImage, upright
 from medtool.images.messages import heard
 from medtool.images.options import ReadOptions
 
@@ -53,6 +54,50 @@ def read_image(path: Path, options: ReadOptions | None = None) -> Image:
         rgb, window, notes = show(raster)
     sha256 = hashlib.sha256(data).hexdigest()
     return Image(raster.pixels, rgb, window, sha256, (*raster.notes, *notes))
+
+
+def read_reduced(path: Path, *, least_px: int, options: ReadOptions | None = None) -> ReducedImage:
+    """Read any image file to a small copy of itself; of a JPEG file little more than that is decoded.
+
+    The same files are readable as with :func:`read_image`, and shown by the same rules.
+
+    Parameters
+    ----------
+    least_px
+        What is left of the shorter side, at least; smaller images keep their size. Less than twice that is left, but
+        of JPEG files whose shorter side has 16 times that or more: they are reduced to an eighth, not further.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_image` does.
+    SeveralPagesError
+        If it holds several pages or volumes and none was chosen.
+    MissingExtraError
+        If its format needs an optional part of medtool that is not installed.
+    """
+    options = options or ReadOptions()
+    data = _read_bytes(path, options)
+    found = identify(data)
+    backend = _backend(found)
+    with _one_reason(found), heard():
+        sha256 = hashlib.sha256(data).hexdigest()
+        if found is Format.JPEG and (reduced := backend.decode_reduced(data, options, least_px=least_px)) is not None:
+            raster, step, size = reduced
+            small, _, _ = show(raster)
+            if not _is_constant(small):
+                return ReducedImage(small, step, size, raster.orientation, found.value, False, sha256)
+        raster = _made_upright(backend.decode(data, found, options))
+        rgb, _, _ = show(raster)
+        is_constant = _is_constant(raster.pixels)
+    height, width = rgb.shape[:2]
+    step = max(1, min(height, width) // least_px)
+    small = rgb if step == 1 else np.asarray(Pillow.fromarray(rgb).reduce(step))
+    return ReducedImage(small, step, (height, width), 1, found.value, is_constant, sha256)
+
+
+def _is_constant(pixels: npt.NDArray[Any]) -> bool:
+    return bool((pixels == pixels[0, 0]).all())
 
 
 def read_labels(path: Path, options: ReadOptions | None = None) -> npt.NDArray[np.integer[Any]]:
@@ -120,7 +165,7 @@ def _one_reason(found: Format) -> Iterator[None]:
         raise
     except ImageError as error:
         # Some reasons quote the file.
-        raise ImageError(_one_line(error.message), hint=error.hint) from error
+        raise type(error)(_one_line(error.message), hint=error.hint) from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
     except Exception as error:

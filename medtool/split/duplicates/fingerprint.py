@@ -1,0 +1,181 @@
+"""The fingerprint of one image: what finds its copies, re-compressed, resized, mirrored, turned or cropped.
+
+The picture's brightness is developed into cosines of up to 15 half waves across it (a discrete cosine transform of the
+lowest frequencies). These 16 × 16 numbers, its *spectrum*, are all that is kept. From them follow, without the pixels:
+the spectrum of the picture in any orientation (exactly) and of any part of it (nearly), and their hashes: 64 bits, the
+signs of 64 of the coefficients. A sign changes with neither size, brightness nor contrast, and hardly with compression.
+
+References
+----------
+Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), on hashes of cosine transforms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from medtool.errors import SeveralPagesError
+from medtool.images.reader import read_reduced
+from medtool.split.duplicates import orientation as orientations
+from medtool.split.duplicates.orientation import HASHED, of_exif, turn, turn_spectra
+from medtool.storage import sha256_of
+
+if TYPE_CHECKING:
+    from medtool.images.options import ReadOptions
+
+#: Changes whenever the fingerprint of one file may come out differently; cached ones of other versions are not used.
+VERSION: Final = 1
+#: Half waves across the picture in its spectrum, from 0 on.
+N_WAVES: Final = 16
+#: Pixels that are left of the shorter side.
+LEAST_PX: Final = 64
+#: Pixels of the small picture in colours, each way.
+N_COLOURS: Final = 8
+
+_FINEST = 0.05  # grey levels; the coarsest and finest coefficients that eight bits hold are 2^11.5 apart
+_PER_OCTAVE = 11.0
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fingerprint:
+    """What is kept of one image.
+
+    Attributes
+    ----------
+    sha256
+        Of the file's bytes, 64 hexadecimal digits.
+    width, height
+        In pixels, upright; 0 where the file holds several pages.
+    format
+        Name of the file's format, such as ``JPEG``; empty where the file holds several pages.
+    spectrum
+        Shape ``(16, 16)``, int8: coefficients of the upright picture's brightness by the number of half waves down
+        a column and along a row, on the logarithmic scale of :func:`decoded`.
+    colours
+        Shape ``(8, 8, 3)``, uint8: the upright picture, squeezed.
+    is_blank
+        Every pixel has one and the same value.
+    note
+        Why there is no picture to compare, as in a file of several pages; else empty.
+    """
+
+    sha256: str
+    width: int
+    height: int
+    format: str
+    spectrum: npt.NDArray[np.int8]
+    colours: npt.NDArray[np.uint8]
+    is_blank: bool
+    note: str = ""
+
+
+def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
+    """Return the fingerprint of one image file; a JPEG file is decoded at a reduced size.
+
+    A file of several pages or volumes has no single picture: of it only the hash of its bytes is kept.
+
+    Raises
+    ------
+    ImageError
+        If :func:`medtool.images.read_image` cannot read it, with the same words.
+    MissingExtraError
+        If its format needs an optional part of medtool that is not installed.
+    """
+    try:
+        small = read_reduced(path, least_px=LEAST_PX, options=options)
+    except SeveralPagesError as error:
+        nothing = np.zeros((N_WAVES, N_WAVES), np.int8)
+        return Fingerprint(
+            sha256_of(path), 0, 0, "", nothing, np.zeros((N_COLOURS, N_COLOURS, 3), np.uint8), False, error.message
+        )
+    height, width = small.size
+    turning = of_exif(small.orientation)
+    spectrum = encoded(spectrum_of(small.rgb @ _LUMA, size=small.size, step=small.step))
+    colours = squeezed(small.rgb, size=small.size, step=small.step)
+    if turning & orientations.TRANSPOSED:
+        height, width = width, height
+    return Fingerprint(
+        small.sha256,
+        width,
+        height,
+        small.format,
+        np.ascontiguousarray(turn_spectra(spectrum, turning)),
+        np.ascontiguousarray(turn(colours, turning)),
+        small.is_constant,
+    )
+
+
+def spectrum_of(grey: npt.NDArray[np.float32], *, size: tuple[int, int], step: int = 1) -> npt.NDArray[np.float32]:
+    """Return the 16 × 16 lowest coefficients of a picture's cosine transform, in grey levels.
+
+    Each pixel counts as the constant that it is over its area, so that the size of the picture hardly matters.
+
+    Parameters
+    ----------
+    grey
+        Shape ``(height / step, width / step)``, rounded up.
+    size
+        Height and width of the picture itself.
+    step
+        Pixels of the picture beside one another in one of ``grey``; fewer in the last row and column.
+    """
+    rows, columns = (_waves(length, step) for length in size)
+    return (rows @ grey @ columns.T).astype(np.float32, copy=False)
+
+
+@lru_cache(1024)
+def _waves(length: int, step: int) -> npt.NDArray[np.float32]:
+    """Return the mean of each cosine over each pixel, times the pixel's share of the whole: ``(16, pixels)``."""
+    edges = np.minimum(np.arange(-(-length // step) + 1) * step / length, 1.0)
+    angles = np.pi * np.arange(1, N_WAVES)[:, None]
+    integral = np.concatenate((edges[None], np.sqrt(2) * np.sin(angles * edges) / angles))
+    means: npt.NDArray[np.float64] = np.diff(integral, axis=1)
+    return means.astype(np.float32)
+
+
+def squeezed(rgb: npt.NDArray[np.uint8], *, size: tuple[int, int], step: int = 1) -> npt.NDArray[np.uint8]:
+    """Return the mean colours of 8 × 8 equal parts of a picture, given as :func:`spectrum_of` takes it."""
+    rows, columns = (_shares(length, step) for length in size)
+    means = np.einsum("ih,hwc,jw->ijc", rows, rgb.astype(np.float32), columns, optimize=True)
+    rounded: npt.NDArray[np.float32] = np.clip(np.rint(means), 0, 255)
+    return rounded.astype(np.uint8)
+
+
+@lru_cache(1024)
+def _shares(length: int, step: int) -> npt.NDArray[np.float32]:
+    """Return how much of each of 8 equal parts each pixel fills: ``(8, pixels)``."""
+    edges = np.minimum(np.arange(-(-length // step) + 1) * step / length, 1.0) * N_COLOURS
+    parts = np.arange(N_COLOURS)[:, None]
+    shares: npt.NDArray[np.float64] = np.diff(np.clip(edges - parts, 0, 1), axis=1)
+    return shares.astype(np.float32)
+
+
+def encoded(spectrum: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int8]:
+    """Return coefficients in eight bits: the sign, and the size on a logarithmic scale in steps of 6.5%."""
+    steps = np.rint(_PER_OCTAVE * np.log2(1 + np.abs(spectrum) / _FINEST))
+    signed: npt.NDArray[np.floating[Any]] = np.sign(spectrum) * np.minimum(steps, 127)
+    return signed.astype(np.int8)
+
+
+def decoded(spectra: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """Return coefficients in grey levels from what :func:`encoded` made of them."""
+    return _DECODED[spectra.astype(np.int16) + 128]
+
+
+_LEVELS = np.arange(-128, 128)
+_DECODED = (np.sign(_LEVELS) * _FINEST * (2 ** (np.abs(_LEVELS) / _PER_OCTAVE) - 1)).astype(np.float32)
+
+
+def hashes_of(spectra: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Return one hash for each spectrum ``(..., s, s)``, s ≥ 11: bit i tells whether the coefficient is above 0."""
+    size = spectra.shape[-1]
+    flat = spectra.reshape(*spectra.shape[:-2], size * size)
+    bits = np.packbits(flat[..., [u * size + v for u, v in HASHED]] > 0, axis=-1, bitorder="little")
+    return np.ascontiguousarray(bits).view("<u8")[..., 0].astype(np.uint64)
