@@ -13,8 +13,8 @@ manifest holds each image out of one fold; of such files, one fold at a time can
 
 References
 ----------
-mahmoodlab/CLAM, create_splits_seq.py, dataset_modules/dataset_generic.py, main.py (facts of the format). McKinney,
-pandas, ``read_csv``, parameter ``na_values``.
+mahmoodlab/CLAM, create_splits_seq.py, dataset_modules/dataset_generic.py and main.py; pandas, ``read_csv``, parameter
+``na_values`` (facts of the format).
 """
 
 from __future__ import annotations

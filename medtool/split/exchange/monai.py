@@ -109,10 +109,13 @@ def _as_listed(manifest: Manifest, table: RoleTable) -> tuple[npt.NDArray[np.uin
             f"no test part but one for all folds ({counted(len(bad))} of which it cannot say the roles)",
             hint=f"--fold {table.folds[0]} writes that fold alone, as training, validation and testing",
         )
+    idle = [fold for fold, count in zip(table.folds, held_out.sum(axis=0), strict=True) if not count]
+    if idle:
+        raise ManifestError(f"fold {idle[0]} holds out no image, which a MONAI datalist cannot say")
     numbers_of = np.array(table.folds, dtype=np.int64)
     fold = np.where(has_one_fold, numbers_of[held_out.argmax(axis=1)], -1)
     lists = np.where(has_one_fold, TRAIN, codes[:, 0]).astype(np.uint8)
-    notes = ["what each fold holds out is its validation part in MONAI, which tests on none of it"] if is_plain else []
+    notes = ["what a fold holds out is validation in MONAI's words"] if is_plain else []
     if list(table.folds) != list(range(len(table.folds))):
         notes.append(f"MONAI's AutoRunner wants folds from 0 on without gaps; these are {numbers(table.folds)}")
     return lists, fold, notes
@@ -222,7 +225,7 @@ def read(manifest: Manifest, paths: Sequence[Path], options: ImportOptions) -> I
         new = with_columns(manifest, split=split, fold=fold_cells)
         if folds and not (mark == TEST).any():
             notes.append(
-                "what MONAI calls validation is what each fold holds out: with folds alone, the manifest calls it test"
+                "what MONAI calls validation is what a fold holds out: with folds alone, the manifest calls it test"
             )
     held = roles_in(new)
     return Imported(new, held.counts(), held.n_unused, (*notes, *note_of_replaced(manifest, new)))

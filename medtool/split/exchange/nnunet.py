@@ -65,7 +65,7 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
         If the manifest has no split or not that fold, a fold has no train or val part, or images cannot be named.
     """
     table = roles_in(manifest, options.fold)
-    written, notes = _as_train_and_val(table)
+    written, notes = _as_train_and_val(table, has_folds=bool(table.folds) or options.fold is not None)
     _refuse_empty_parts(written)
     way = _way_of(manifest, options.naming, written)
     names = written_names(manifest, way, table, read_in=_WAYS)
@@ -79,11 +79,11 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
     return Exported({FILE_NAME: json_bytes(entries)}, table.counts(), table.n_unused, tuple(notes))
 
 
-def _as_train_and_val(table: RoleTable) -> tuple[RoleTable, list[str]]:
+def _as_train_and_val(table: RoleTable, *, has_folds: bool) -> tuple[RoleTable, list[str]]:
     """Return the roles in nnU-Net's words, and what they leave out."""
     codes = table.codes
-    if table.folds and not (codes == VAL).any():
-        note = "what each fold holds out is its val part in nnU-Net, which tests on none of these images"
+    if has_folds and not (codes == VAL).any():
+        note = "what a fold holds out is its val part in nnU-Net's words"
         return RoleTable(table.folds, np.where(codes == TEST, VAL, codes).astype(np.uint8)), [note]
     is_test = codes == TEST
     if not is_test.any():
@@ -183,7 +183,7 @@ def read(manifest: Manifest, paths: Sequence[Path], options: ImportOptions) -> I
         codes, folds = codes[:, [options.fold]], ()
     codes, said_of_unnamed = with_unnamed(manifest, codes, options)
     in_file = RoleTable(tuple(folds), codes.astype(np.uint8))
-    table, said_of_test = _with_test_parts(in_file, path)
+    table, said_of_test = _with_test_parts(manifest, in_file, path)
     new, said_of_columns = with_roles(manifest, table, source=str(path), said=in_file)
     notes += [*said, *said_of_unnamed, *said_of_test, *said_of_columns, *note_of_replaced(manifest, new)]
     held = roles_in(new)
@@ -215,7 +215,7 @@ def _note_of_other_keys(path: Path, number: int, entry: dict[str, Any]) -> list[
     return [f"{path}: [{number}]: {shown(others[0])} is not read; nnU-Net reads train and val"] if others else []
 
 
-def _with_test_parts(table: RoleTable, path: Path) -> tuple[RoleTable, list[str]]:
+def _with_test_parts(manifest: Manifest, table: RoleTable, path: Path) -> tuple[RoleTable, list[str]]:
     """Return the roles in the manifest's words: what a fold holds out is its test part, unless there is a fixed one."""
     if not table.folds:
         return table, []
@@ -234,9 +234,18 @@ def _with_test_parts(table: RoleTable, path: Path) -> tuple[RoleTable, list[str]
         return RoleTable(table.folds, np.where(left_out, TEST, codes).astype(np.uint8)), [note]
     if has_fixed_test:
         return table, []
-    held_out = (codes == VAL) & ~(codes == VAL).all(axis=1)[:, None]
-    note = "what nnU-Net calls val is what each fold holds out: with folds alone, the manifest calls it test"
-    return RoleTable(table.folds, np.where(held_out, TEST, codes).astype(np.uint8)), [note]
+    if (codes == codes[:, :1]).all():
+        return table, []  # the same split in every fold
+    always_val = np.flatnonzero((codes == VAL).all(axis=1)).tolist()
+    if always_val:
+        image = shown(manifest.table.get_column("image_id")[always_val[0]])
+        raise ManifestError(
+            f"{path}: image {image} is val in every fold, others in one; a manifest with folds alone cannot say both "
+            f"({counted(len(always_val))} that it cannot hold)",
+            hint="--fold 0 imports that fold alone, as a hold-out split",
+        )
+    note = "what nnU-Net calls val is what a fold holds out: with folds alone, the manifest calls it test"
+    return RoleTable(table.folds, np.where(codes == VAL, TEST, codes).astype(np.uint8)), [note]
 
 
 NNUNET = SplitFormat(FormatName.NNUNET, "nnU-Net", FILE_NAME, file_of_fold=None, export=export, read=read)

@@ -69,7 +69,7 @@ def read_parts(
         repeats += [(part, int(entries[at])) for at in np.flatnonzero(is_again | ~is_first)]
         column[rows[~has_other]] = part.code
     if clashes:
-        raise _in_two_parts(codes, folds, clashes, words)
+        raise _in_two_parts(codes, folds, clashes, words=words, parts=parts, matched=matched)
     return codes, _notes(matched, repeats, n_unknown)
 
 
@@ -81,17 +81,35 @@ def _rows_of(part: Part, matched: Matched) -> tuple[npt.NDArray[np.intp], npt.ND
 
 
 def _in_two_parts(
-    codes: Marks, folds: Sequence[int], clashes: Sequence[tuple[Part, int, int]], words: Sequence[str]
+    codes: Marks,
+    folds: Sequence[int],
+    clashes: Sequence[tuple[Part, int, int]],
+    *,
+    words: Sequence[str],
+    parts: Sequence[Part],
+    matched: Matched,
 ) -> ManifestError:
     part, entry, row = clashes[0]
-    other = words[codes[row, part.column]]
+    other = codes[row, part.column]
     fold = f" of fold {folds[part.column]}" if folds else ""
-    n = len(dict.fromkeys(row for _, _, row in clashes))
+    n = len({row for _, _, row in clashes})
     return ManifestError(
-        f"{part.place(entry)}: {shown(part.names[entry])} is in {words[part.code]} here and in {other} elsewhere{fold} "
-        f"({counted(n)} of that kind); the file leaks: an image can be in one part only",
-        hint="take it out of one of the two lists; medtool split audit then looks for patients in both",
+        f"{part.place(entry)}: {shown(part.names[entry])} is in {words[part.code]}{fold}, and in {words[other]} at "
+        f"{_place_of_row(row, part.column, other, parts, matched)} ({counted(n)} of that kind); the file leaks, which "
+        "a manifest cannot say of one image",
+        hint="take it out of one of the two; medtool split audit then looks for patients in both",
     )
+
+
+def _place_of_row(row: int, column: int, code: int, parts: Sequence[Part], matched: Matched) -> str:
+    """Return where an image got its role from."""
+    for part in parts:
+        if part.column == column and part.code == code:
+            rows, entries = _rows_of(part, matched)
+            found = entries[rows == row]
+            if len(found):
+                return part.place(int(found[0]))
+    raise AssertionError("every role comes from a part")
 
 
 def _notes(matched: Matched, repeats: Sequence[tuple[Part, int]], n_unknown: int) -> list[str]:

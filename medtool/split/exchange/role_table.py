@@ -194,9 +194,9 @@ def _does_not_fit(
     manifest: Manifest, said: RoleTable, bad: npt.NDArray[np.intp], source: str, *, has_fixed_test: bool
 ) -> ManifestError:
     image = shown(manifest.table.get_column("image_id")[int(bad[0])])
-    test = " (other images are test in all folds)" if has_fixed_test else ""
+    rule = "val in one fold, or test in all," if has_fixed_test else "test in one fold, val in one other at most,"
     return ManifestError(
-        f"{source}: image {image} is {said.describe(int(bad[0]))}{test}; a manifest can hold an image out of one fold "
-        f"only, and in the others it must be train ({counted(len(bad))} of which it cannot say the roles)",
+        f"{source}: image {image} is {said.describe(int(bad[0]))}; a manifest with folds can say of an image that it "
+        f"is {rule} and train in the rest ({counted(len(bad))} that it cannot hold)",
         hint=f"--fold {said.folds[0]} imports that fold alone, as a hold-out split",
     )
