@@ -17,6 +17,7 @@ from medtool.split.findings import Severity
 from medtool.split.options import AuditOptions
 
 if TYPE_CHECKING:
+    from medtool.manifest import Manifest
     from medtool.split.audit import Audit
     from medtool.split.findings import Finding
     from medtool.split.seen import Seen
@@ -36,6 +37,8 @@ medtool split audit data/manifest.csv --baseline known.json
 
 MAX_CASES_SHOWN = 3
 MAX_MOVES_SHOWN = 10
+
+PAGE_MARK = b'<meta name="generator" content="medtool '
 
 
 class FailOn(enum.StrEnum):
@@ -106,13 +109,15 @@ def audit(
 
     Exit code 3 if it finds something as bad as --fail-on or worse.
     """
-    from medtool.manifest import read_manifest
+    from medtool.manifest import read_manifest, write_manifest
     from medtool.split.audit import audit as run_audit
     from medtool.split.audit import document_of
 
     for name, path in (("--html", html), ("--fix", fix)):
         _refuse_output(name, path, inputs=(manifest, against, baseline), overwrite=overwrite)
     table = read_manifest(manifest)
+    if fix is not None:
+        _refuse_repair(table, fix)
     other = None if against is None else read_manifest(against)
     options = AuditOptions(tuple(group or ()), ensemble, images, seed)
     known = _known(baseline)
@@ -131,10 +136,13 @@ def audit(
     document = document_of(
         found, manifest=str(manifest), against=None if against is None else str(against), fail_on=fail_on.severity
     )
+    repaired = None
     if fix is not None:
-        document["repair"] = _repair(found, fix)
+        repaired = _repaired(found, fix, document)
     if html is not None:
         _write_page(found, document, html, workers=workers)
+    if fix is not None and repaired is not None:
+        write_manifest(repaired, fix)  # last, as the one file that a second run would not replace
     _show(found, document)
     if document["failed"]:
         raise typer.Exit(ExitCode.FOUND)
@@ -148,14 +156,28 @@ def _refuse_output(name: str, path: Path | None, *, inputs: tuple[Path | None, .
         return
     if any(given is not None and path.resolve() == given.resolve() for given in inputs):
         raise UsageError(f"{name} {path} is one of the files that are read; give another")
-    if name == "--html" and path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--html {path} must end in .html")
-    if name == "--fix" and path.suffix.lower() not in (".csv", ".parquet"):
-        raise UsageError(f"--fix {path} must end in .csv or .parquet")
+    endings = (".html", ".htm") if name == "--html" else (".csv", ".parquet")
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{name} {path}: the name must end in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if os.path.lexists(path) and not overwrite:
+    if os.path.lexists(path) and not overwrite and not (name == "--html" and _is_page(path)):
         raise OutputError(f"{path} is there already", hint="--overwrite to replace it, or another file")
+
+
+def _is_page(path: Path) -> bool:
+    """Tell whether a file is the page of an earlier audit, which may be replaced."""
+    try:
+        with path.open("rb") as file:
+            return PAGE_MARK in file.read(8192)
+    except OSError:
+        return False
+
+
+def _refuse_repair(manifest: Manifest, path: Path) -> None:
+    manifest.seen_from(path.parent)
+    if not (manifest.counts("split") or manifest.counts("fold")):
+        raise UsageError("--fix: no row has a split or a fold to repair", hint="medtool split make MANIFEST")
 
 
 def _known(path: Path | None) -> frozenset[str]:
@@ -180,9 +202,8 @@ def _cache_of(manifest: Path) -> Path:
     return cache_path(manifest)
 
 
-def _repair(found: Audit, path: Path) -> dict[str, Any]:
-    """Write the repaired manifest and say what it cost."""
-    from medtool.manifest import write_manifest
+def _repaired(found: Audit, path: Path, document: dict[str, Any]) -> Manifest:
+    """Return the repaired manifest and put what it costs into the document."""
     from medtool.split.repair import repair
 
     if not found.table.has_parts:
@@ -192,8 +213,8 @@ def _repair(found: Audit, path: Path) -> dict[str, Any]:
     n_rows = len(found.table.manifest)
     pairs = () if found.duplicates is None else found.duplicates.pairs
     repaired = repair(found.table, joined=[(pair.first, pair.second) for pair in pairs if pair.second < n_rows])
-    write_manifest(repaired.manifest, path)
-    return {"manifest": str(path), **repaired.as_document()}
+    document["repair"] = {"manifest": str(path), **repaired.as_document()}
+    return repaired.manifest
 
 
 def _write_page(found: Audit, document: Mapping[str, Any], path: Path, *, workers: int) -> None:

@@ -119,11 +119,13 @@ def audit(
         from medtool.split.rules.masks import mask_findings
         from medtool.split.rules.pictures import duplicate_findings
 
-        paths = [*_images_of(manifest), *(_images_of(against) if against is not None else ())]
+        paths, missing = _images_of(manifest)
+        if against is not None:
+            paths += _images_of(against)[0]
         duplicates = find_duplicates(paths, cache=cache, workers=workers, cluster=cluster, steps=steps)
         notes += duplicates.notes
         findings += duplicate_findings(table, duplicates, other=other)
-        findings += image_findings(table, duplicates.fingerprints)
+        findings += image_findings(table, duplicates.fingerprints, missing=missing)
         masks = mask_findings(table, duplicates.fingerprints.sizes, workers=workers, cluster=cluster, steps=steps)
         findings += masks
         inflation = estimate(table, duplicates, seed=options.seed)
@@ -136,16 +138,18 @@ def audit(
     return Audit(table, other, tuple(kept), n_known, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
 
 
-def _images_of(manifest: Manifest) -> list[Path | None]:
-    """Return the file of each row; None where it is not there."""
+def _images_of(manifest: Manifest) -> tuple[list[Path | None], dict[int, str]]:
+    """Return the file of each row, None where it is not there, and why not, by the row."""
     known: dict[str, bool] = {}
     files: list[Path | None] = []
-    for text in manifest.table.get_column("image"):
+    missing: dict[int, str] = {}
+    for row, text in enumerate(manifest.table.get_column("image")):
         try:
             files.append(Path(locate(text, manifest.root, known=known)))
-        except InputError:
+        except InputError as error:
             files.append(None)
-    return files
+            missing[row] = error.message
+    return files, missing
 
 
 def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Severity | None) -> dict[str, Any]:
