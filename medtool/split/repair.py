@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from medtool.manifest import Manifest
-from medtool.roles import VAL_FOLD, has_fixed_test, parts_of
+from medtool.roles import VAL_FOLD, folds_of, has_fixed_test, parts_of
 from medtool.split.rules.identifiers import is_known
+from medtool.split.rules.paths import plain_paths
 from medtool.split.rules.tally import held_out, in_order
 from medtool.split.table import PART, AuditTable
 from medtool.split.units import units_of
@@ -79,7 +80,7 @@ class Repair:
     before, after
         How many images each part has: train, val, test, or ``fold`` and its number.
     lost
-        Classes that a part has no image of any more.
+        Classes that a part has no image of any more; an emptied part is in ``notes`` instead.
     notes
         What the user should know, a line each.
     """
@@ -119,7 +120,8 @@ def repair(table: AuditTable, *, joined: Sequence[tuple[int, int]] = ()) -> Repa
     table
         The split to repair, with the columns whose values must not be cut.
     joined
-        Pairs of row numbers that show the same picture.
+        Pairs of row numbers that show the same picture. Numbers beyond the last row are images elsewhere, such as those
+        of another manifest: they move nothing, and link their copies.
     """
     rows = _rows(table, joined)
     holders = Counter(dict(rows.group_by(_HOLDER).len().iter_rows()))
@@ -146,15 +148,22 @@ def _rows(table: AuditTable, joined: Sequence[tuple[int, int]]) -> pl.DataFrame:
     """Return the rows that are in a part: their cells, their unit, and which copies of one picture they are."""
     manifest, frame = table.manifest, table.frame
     ties = [f"tie {place}" for place in range(len(_ties(table)))]
-    known = [pl.when(is_known(name)).then(name).otherwise(pl.lit("")) for name in _ties(table)]
+    files = plain_paths(frame.get_column("image")).alias(ties[-1])
+    known = [
+        pl.when(is_known(name)).then(name).otherwise(pl.lit("")).alias(tie)
+        for name, tie in zip(table.groups, ties, strict=False)
+    ]
+    n_images = max((frame.height, *(max(pair) + 1 for pair in joined)))
+    copies = units_of(pl.DataFrame({_ROW: range(n_images)}), (), joined)[: frame.height]
     rows = frame.select(
         pl.int_range(pl.len()).alias(_ROW),
-        pl.Series(_COPY, units_of(frame, (), joined)),
+        pl.Series(_COPY, copies),
         pl.col("image_id"),
         pl.col(PART),
         held_out().alias(_HOLDER),
         *[pl.col(name) if name in manifest.columns else pl.lit("").alias(name) for name in _CELLS],
-        *[cells.alias(tie) for cells, tie in zip(known, ties, strict=True)],
+        *known,
+        files,
     ).filter(pl.col(PART) != "")
     # Copies of one picture, one after the other: links between rows that are in a part, whatever they were found by.
     numbered = rows.select(pl.int_range(pl.len()).alias("second"), _COPY)
@@ -232,11 +241,14 @@ def _repaired(manifest: Manifest, cells: Mapping[int, Mapping[str, str]], moves:
             table = table.with_columns(table.get_column(name).scatter(places, values))
     repaired = replace(manifest, table=table, _known={})
     before, after = _counts(manifest), _counts(repaired)
-    lost = [Lost(part, label, n) for (part, label), n in sorted(before.items()) if label and (part, label) not in after]
     n_before, n_after = _by_part(before), _by_part(after)
-    return Repair(
-        repaired, tuple(moves), n_before, n_after, tuple(lost), tuple(_notes(manifest, n_before, n_after, lost))
-    )
+    lost = [
+        Lost(part, label, n)
+        for (part, label), n in sorted(before.items())
+        if label and part in n_after and (part, label) not in after
+    ]
+    notes = _notes(manifest, [part for part in n_before if part not in n_after])
+    return Repair(repaired, tuple(moves), n_before, n_after, tuple(lost), tuple(notes))
 
 
 def _counts(manifest: Manifest) -> dict[tuple[str, str], int]:
@@ -254,11 +266,8 @@ def _by_part(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {part: total[part] for part in in_order(total)}
 
 
-def _notes(manifest: Manifest, before: Mapping[str, int], after: Mapping[str, int], lost: Sequence[Lost]) -> list[str]:
-    empty = [part for part in before if part not in after]
-    notes = [f"{part} has no image any more; medtool split make MANIFEST makes a new split" for part in empty]
-    if "test" in empty and manifest.counts("fold"):
-        notes.append("without a fixed test part, each fold's held-out images are its test part")
-    gone = [item for item in lost if item.part not in empty]
-    notes += [f"{item.part} has no image of class {item.label!r} any more (it had {item.n_before})" for item in gone]
+def _notes(manifest: Manifest, emptied: Sequence[str]) -> list[str]:
+    notes = [f"{part} has no image any more; medtool split make MANIFEST makes a new split" for part in emptied]
+    if "test" in emptied and folds_of(manifest):
+        notes.append("without a fixed test part, the images that a fold holds out are its test part")
     return notes

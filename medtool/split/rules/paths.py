@@ -17,7 +17,7 @@ def same_path_twice(table: AuditTable) -> list[Finding]:
 
     ``a//b.png`` and ``a/./b.png`` are ``a/b.png``; capitals count, since on many systems they tell files apart.
     """
-    rows = table.frame.select(_normal(table.frame.get_column("image")).alias("group"), PART, "image_id")
+    rows = table.frame.select(plain_paths(table.frame.get_column("image")).alias("group"), PART, "image_id")
     rows = rows.filter(pl.col("group").is_duplicated())
     is_across = pl.col(PART).filter(pl.col(PART) != "").n_unique().over("group") > 1
     across = cases_of(rows.filter(is_across), str)
@@ -25,7 +25,8 @@ def same_path_twice(table: AuditTable) -> list[Finding]:
     return finding(SAME_PATH, across) + finding(SAME_PATH, within, severity=Severity.LOW)
 
 
-def _normal(paths: pl.Series) -> pl.Series:
+def plain_paths(paths: pl.Series) -> pl.Series:
+    """Return each path without spare slashes and dots, so that two that name one file in one way are equal."""
     places = paths.str.contains(r"//|(?:\A|/)\.(?:/|\z)|/\z").arg_true()
     if not len(places):
         return paths
