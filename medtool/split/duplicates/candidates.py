@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from medtool.split.duplicates.fingerprint import N_WAVES, decoded, hashes_of
+from medtool.split.duplicates.fingerprint import N_WAVES, decoded, hashes_of, packed
 from medtool.split.duplicates.matching import iter_close_matches
-from medtool.split.duplicates.orientation import N_ORIENTATIONS, inverse, turn_spectra, turned
+from medtool.split.duplicates.orientation import HASHED, N_ORIENTATIONS, inverse, turn_spectra, turned
 
 if TYPE_CHECKING:
     from medtool.split.duplicates.fingerprints import Fingerprints
@@ -42,7 +42,10 @@ _N_FITTED = 14  # half waves of a part that are compared, from 0 on
 _MOST_WAVES = 18  # of a coefficient that is compared, both ways together
 _FINENESS = 1.5  # the weight of a coefficient is its number of half waves to this power
 _BLOCK_IMAGES = 20_000  # whose parts are matched at a time
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 2048
+_BLOCK_HASHED = 128
+_PLAIN = 0.97  # agreement that needs no better fit
+_HOPEFUL, _MORE_HOPEFUL = 0.5, 0.75  # agreement before it is fitted, roughly and finely, that can become enough
 _ROWS_PER_IMAGE = 400  # agreements of hashes, on average, that can be afforded
 _LEAST_ROWS = 2_000_000
 
@@ -209,14 +212,15 @@ def _matched(spectra: npt.NDArray[np.int8], larger: slice, radius: int) -> tuple
 
 def part_hashes(spectra: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
     """Return the hashes of the parts of each picture ``(n, 16, 16)``: ``(n, 100)``, the whole first."""
-    matrices = _maps()[_hashed_parts()][:, :_N_HASHED]
-    count = len(matrices)
+    matrices = _maps()[_hashed_parts()][:, :_N_HASHED].reshape(-1, N_WAVES)
+    count = len(matrices) // _N_HASHED
+    starts = np.arange(count) * _N_HASHED
+    corners = starts[:, None] * len(matrices) + starts
+    bits = corners[..., None] + np.array([u * len(matrices) + v for u, v in HASHED])
     hashes = np.empty((len(spectra), count * count), np.uint64)
-    for start in range(0, len(spectra), 512):
-        block = decoded(spectra[start : start + 512])
-        rows = np.einsum("aus,nst->naut", matrices, block, optimize=True)
-        both = np.einsum("naut,bvt->nabuv", rows, matrices, optimize=True)
-        hashes[start : start + 512] = hashes_of(both).reshape(len(block), -1)
+    for start in range(0, len(spectra), _BLOCK_HASHED):
+        both = matrices @ decoded(spectra[start : start + _BLOCK_HASHED]) @ matrices.T
+        hashes[start : start + _BLOCK_HASHED] = packed((both > 0).reshape(len(both), -1).take(bits.ravel(), axis=1))
     return hashes
 
 
@@ -248,13 +252,16 @@ def _maps() -> npt.NDArray[np.float32]:
 
 
 @lru_cache(4)
-def _shifted(step: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """Return, for each part, which parts have each end up to ``step`` steps elsewhere."""
+def _shifted(step: int) -> npt.NDArray[np.int64]:
+    """Return, for each part, the nine that have each end where it is or ``step`` steps elsewhere: ``(m, 9)``.
+
+    Where there is no such part, the part itself stands in.
+    """
     parts = _parts().tolist()
     number = {tuple(part): index for index, part in enumerate(parts)}
     moves = [(before, behind) for before in (0, -step, step) for behind in (0, -step, step)]
-    return tuple(
-        np.array([number[there] for there in ((a + i, b + j) for i, j in moves) if there in number]) for a, b in parts
+    return np.array(
+        [[number.get((a + before, b + behind), number[a, b]) for before, behind in moves] for a, b in parts]
     )
 
 
@@ -287,9 +294,14 @@ def _agreeing_block(rows: _Rows, spectra: npt.NDArray[np.int8]) -> _Agreeing:
     wanted /= np.linalg.norm(wanted, axis=(1, 2), keepdims=True)
     hashed = _hashed_parts()
     down, along = hashed[rows.part // len(hashed)], hashed[rows.part % len(hashed)]
-    for step in (_REACH, 1):
-        along, _ = _fitted(larger, wanted, down, along, step)
-        down, agreement = _fitted(larger.swapaxes(1, 2), wanted.swapaxes(1, 2), along, down, step)
+    agreement = _agreement(_maps()[down] @ larger, wanted, along)
+    for step, hopeful in ((_REACH, _HOPEFUL), (1, _MORE_HOPEFUL)):
+        open_ = np.flatnonzero((agreement >= hopeful) & (agreement < _PLAIN))
+        whole, part = larger[open_], wanted[open_]
+        along[open_], _ = _fitted(whole, part, down[open_], along[open_], step)
+        down[open_], agreement[open_] = _fitted(
+            whole.swapaxes(1, 2), part.swapaxes(1, 2), along[open_], down[open_], step
+        )
     stays = agreement >= LEAST_AGREEMENT
     cut = np.concatenate((_parts()[down], _parts()[along]), axis=1)[stays]
     return _Agreeing(rows[stays], agreement[stays], cut.astype(np.uint8))
@@ -309,22 +321,25 @@ def _fitted(
     step
         How far to look, in steps.
     """
-    maps, weights = _maps(), _weights()
-    halves = maps[down] @ larger
+    halves = _maps()[down] @ larger
     best = along.copy()
-    agreement = np.empty(len(along), np.float32)
-    for part in np.unique(along):
-        those = np.flatnonzero(along == part)
-        choices = _shifted(step)[part]
-        tried = halves[those] @ maps[choices].reshape(-1, N_WAVES).T  # (k, 14, choices × 14)
-        tried = tried.reshape(len(those), _N_FITTED, len(choices), _N_FITTED) * weights[:, None]
-        product = np.einsum("kumv,kuv->km", tried, wanted[those], optimize=True)
-        length = np.sqrt(np.einsum("kumv,kumv->km", tried, tried, optimize=True))
-        fits = product / np.maximum(length, np.float32(1e-6))
-        chosen = fits.argmax(1)
-        best[those] = choices[chosen]
-        agreement[those] = np.take_along_axis(fits, chosen[:, None], 1)[:, 0]
+    agreement = np.full(len(along), -1, np.float32)
+    for choices in _shifted(step).T:
+        choice = choices[along]
+        fit = _agreement(halves, wanted, choice)
+        is_better = fit > agreement
+        agreement[is_better] = fit[is_better]
+        best[is_better] = choice[is_better]
     return best, agreement
+
+
+def _agreement(halves: Spectra, wanted: Spectra, along: Places) -> npt.NDArray[np.float32]:
+    """Return the correlation of what is wanted with each part, of which the first axis, ``(n, 14, 16)``, is done."""
+    made = halves @ _maps()[along].swapaxes(1, 2)
+    made *= _weights()
+    length = np.sqrt(np.einsum("nuv,nuv->n", made, made))
+    product = np.einsum("nuv,nuv->n", made, wanted)
+    return (product / np.maximum(length, np.float32(1e-6))).astype(np.float32, copy=False)
 
 
 class _Found:

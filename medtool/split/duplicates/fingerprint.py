@@ -143,7 +143,8 @@ def _waves(length: int, step: int) -> npt.NDArray[np.float32]:
 def squeezed(rgb: npt.NDArray[np.uint8], *, size: tuple[int, int], step: int = 1) -> npt.NDArray[np.uint8]:
     """Return the mean colours of 8 × 8 equal parts of a picture, given as :func:`spectrum_of` takes it."""
     rows, columns = (_shares(length, step) for length in size)
-    means = np.einsum("ih,hwc,jw->ijc", rows, rgb.astype(np.float32), columns, optimize=True)
+    lines = rows @ rgb.reshape(len(rgb), -1).astype(np.float32)
+    means = columns @ lines.reshape(N_COLOURS, -1, 3)
     rounded: npt.NDArray[np.float32] = np.clip(np.rint(means), 0, 255)
     return rounded.astype(np.uint8)
 
@@ -174,8 +175,11 @@ _DECODED = (np.sign(_LEVELS) * _FINEST * (2 ** (np.abs(_LEVELS) / _PER_OCTAVE) -
 
 
 def hashes_of(spectra: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Return one hash for each spectrum ``(..., s, s)``, s ≥ 11: bit i tells whether the coefficient is above 0."""
-    size = spectra.shape[-1]
-    flat = spectra.reshape(*spectra.shape[:-2], size * size)
-    bits = np.packbits(flat[..., [u * size + v for u, v in HASHED]] > 0, axis=-1, bitorder="little")
-    return np.ascontiguousarray(bits).view("<u8")[..., 0].astype(np.uint64)
+    """Return one hash for each spectrum ``(n, 16, 16)``, encoded or not: bit i tells whether a coefficient is above 0."""
+    columns = [u * N_WAVES + v for u, v in HASHED]
+    return packed(spectra.reshape(len(spectra), N_WAVES * N_WAVES).take(columns, axis=1) > 0)[:, 0]
+
+
+def packed(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Return rows of bits as rows of numbers of 64 bits each, whose lowest bit is the first."""
+    return np.packbits(bits, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
