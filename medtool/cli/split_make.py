@@ -1,0 +1,226 @@
+"""``medtool split make``: a split that cuts no patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medtool.cli import console
+from medtool.errors import ExitCode, UsageError
+from medtool.split.options import NO_COLUMN, MakeOptions
+
+if TYPE_CHECKING:
+    from medtool.split.copies import Copies
+    from medtool.split.make_files import Files
+
+EXAMPLES = """Examples:
+
+medtool split make data/manifest.csv
+
+medtool split make data/manifest.csv --folds 5 --test 0.2 --stratify label --stratify sex
+
+medtool split make ham/manifest.csv --group lesion --keep-duplicates-together --out ham/split.csv
+
+medtool split make data/manifest.csv --keep-test --fractions 0.85,0.15
+
+medtool split make data/manifest.csv --leave-one-site-out
+"""
+
+MAX_NAMED = 10
+
+
+def make(
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="A .csv or .parquet; it is not altered.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .csv or .parquet in the manifest's folder or above. By default its name + -split.csv, beside it.",
+        ),
+    ] = None,
+    fractions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN,VAL,TEST",
+            help="Shares that add up to 1, by default 0.7,0.15,0.15. Two are train and test (with --keep-test train"
+            " and val).",
+        ),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Make so many folds instead: each is the test part once.")
+    ] = MakeOptions.folds,
+    leave_one_site_out: Annotated[
+        bool, typer.Option("--leave-one-site-out", help="Make a fold of each value of the column site instead.")
+    ] = MakeOptions.leave_one_site_out,
+    val: Annotated[
+        float | None,
+        typer.Option(help="With folds: share of each training part that is its val part. By default up to 0.15."),
+    ] = MakeOptions.val_fraction,
+    test: Annotated[
+        float, typer.Option(help="With --folds: share of a test part outside of all folds; a fold is then a val part.")
+    ] = MakeOptions.test_fraction,
+    keep_test: Annotated[
+        bool, typer.Option("--keep-test", help="Leave the rows with the split test there, and split the others.")
+    ] = MakeOptions.keep_test,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Keep rows together that share a value; can be repeated. By default patient, lesion and the like;"
+            f" {NO_COLUMN} splits by image.",
+        ),
+    ] = None,
+    stratify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Spread its values equally; can be repeated. No part lacks a value of the first. By default label;"
+            f" {NO_COLUMN} spreads nothing.",
+        ),
+    ] = None,
+    keep_duplicates_together: Annotated[
+        bool,
+        typer.Option("--keep-duplicates-together", help="Look at the images, and keep copies of one picture together."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = MakeOptions.seed,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another split that is there.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that look at images. 0 is automatic.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler to work on, tcp://HOST:8786 (extra cluster)."),
+    ] = None,
+) -> None:
+    """Split a manifest into train, val and test, or into folds, without cutting a patient (or lesion, ...).
+
+    The same rows, options and seed give the same split on every machine, in whatever order the rows are. Beside the
+    manifest that is written lie the list of patients (.patients.csv) and a report (.json) that says how it was made.
+    """
+    by_fold = folds or leave_one_site_out
+    if fractions is not None and by_fold:
+        raise UsageError("--fractions is not for folds; --val and --test give their shares")
+    options = MakeOptions(
+        fractions=MakeOptions.fractions if fractions is None else _fractions(fractions, keep_test=keep_test),
+        folds=folds,
+        leave_one_site_out=leave_one_site_out,
+        test_fraction=test,
+        val_fraction=val,
+        keep_test=keep_test,
+        group=tuple(group or ()),
+        stratify=tuple(stratify or ()),
+        seed=seed,
+    )
+
+    from medtool.manifest import SUFFIXES, read_manifest
+    from medtool.split.make import make_split
+    from medtool.split.make_files import Files, write_split
+
+    files = Files.beside(out or manifest.with_name(f"{manifest.stem}-split.csv"))
+    if files.manifest.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out {files.manifest}: a manifest ends in .csv or .parquet")
+    given = read_manifest(manifest)
+    copies = None
+    if keep_duplicates_together:
+        from medtool.split.copies import copies_in
+        from medtool.split.duplicates.cache import cache_path
+
+        copies = copies_in(given, cache=cache_path(manifest), workers=workers, cluster=cluster, steps=console.steps)
+    split = make_split(given, options, joined=copies.joined if copies else ())
+    is_new = write_split(split, files, overwrite=overwrite)
+    _show(split.report, files, copies, is_new=is_new)
+    if copies is not None and copies.problems:
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _fractions(text: str, *, keep_test: bool) -> tuple[float, float, float]:
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) == 2:
+        return (shares[0], shares[1], 0.0) if keep_test else (shares[0], 0.0, shares[1])
+    if len(shares) != 3:
+        raise UsageError(f"--fractions {text}: it must be two or three numbers with commas, such as 0.7,0.15,0.15")
+    return (shares[0], shares[1], shares[2])
+
+
+def _show(report: Mapping[str, Any], files: Files, copies: Copies | None, *, is_new: bool) -> None:
+    for note in (*(copies.notes if copies else ()), *report["notes"]):
+        console.say(f"note: {note}")
+    if copies is not None:
+        _show_problems(copies.problems)
+        console.say(f"{len(copies.joined):,} pairs of copies are kept together")
+    for fold, site in report["sites"].items():
+        console.say(f"fold {fold} leaves out {site}")
+    for line in _aligned(_table(report)):
+        console.say(line)
+    for line in _deviation(report["largest_deviation"]):
+        console.say(line)
+    if not is_new:
+        console.say("the same split is there already; nothing was written")
+    if console.settings.json:
+        written = {
+            "manifest": str(files.manifest),
+            "patients": str(files.groups),
+            "report": str(files.report),
+            "problems": [] if copies is None else [{"image_id": i, "reason": r} for i, r in copies.problems.items()],
+        }
+        console.show_json({**report, **written})
+    else:
+        console.out(str(files.manifest))
+
+
+def _show_problems(problems: Mapping[str, str]) -> None:
+    for image_id, reason in list(problems.items())[:MAX_NAMED]:
+        console.warn(f"{image_id}: {reason}")
+    if len(problems) > MAX_NAMED:
+        console.warn(f"and {len(problems) - MAX_NAMED:,} more; --json names them all")
+    if problems:
+        console.warn(f"{len(problems):,} images could not be looked at; whether they are copies is not known")
+
+
+def _table(report: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row a part, but for the training parts of folds, which are what the others leave."""
+    n_classes = max(len(part["classes"]) for part in report["parts"])
+    has_sites = any("sites" in part for part in report["parts"])
+    rows = [["part", "images", "wanted", f"{report['unit']}s", *["classes"] * bool(n_classes), *["sites"] * has_sites]]
+    for part in report["parts"]:
+        if part["part"].startswith("train of"):
+            continue
+        row = [part["part"], f"{part['images']:,}", f"{part['wanted']:,.1f}" if "wanted" in part else "as it is"]
+        row.append(f"{part['units']:,}")
+        if n_classes:
+            row.append(f"{sum(count > 0 for count in part['classes'].values())} of {n_classes}")
+        if has_sites:
+            row.append(f"{len(part['sites'])}")
+        rows.append(row)
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(cells)
+        ).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+
+
+def _deviation(largest: Mapping[str, Any]) -> list[str]:
+    by_points, by_images = largest["percentage_points"], largest["images"]
+    if by_points is None or by_images is None:
+        return []
+    points = f"{by_points['percentage_points']:+.2f} percentage points ({_where(by_points)})"
+    images = f"{by_images['images'] - by_images['wanted']:+.1f} images ({_where(by_images)})"
+    return [f"furthest from ideal: {points}; {images}"]
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    stratum = ", ".join(f"{column} {value or 'unknown'}" for column, value in row["stratum"].items())
+    return f"{stratum} in {row['part']}: {row['images']:,} for {row['wanted']:,.1f}"

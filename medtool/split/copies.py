@@ -1,0 +1,69 @@
+"""Copies of one picture, so that a split can keep them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtool.errors import InputError
+from medtool.manifest import Manifest, locate
+from medtool.protocols import Steps
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What a search for copies found among the images of a manifest.
+
+    Attributes
+    ----------
+    joined
+        Pairs of row numbers that show one picture.
+    problems
+        Why an image could not be looked at, by its ``image_id``.
+    notes
+        What else the user should know, a line each.
+    """
+
+    joined: tuple[tuple[int, int], ...]
+    problems: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def copies_in(
+    manifest: Manifest,
+    *,
+    cache: Path | None,
+    workers: int = 0,
+    cluster: str | None = None,
+    steps: Callable[[int, str], AbstractContextManager[Steps]] | None = None,
+) -> Copies:
+    """Look for images of the manifest that are copies of one another, altered or not.
+
+    Parameters
+    ----------
+    cache
+        File of the fingerprints that are known already; see :mod:`medtool.split.duplicates.cache`.
+    workers, cluster
+        Processes (0 is automatic), or the address of a Dask scheduler.
+    """
+    from medtool.split.duplicates.search import find_duplicates  # what decodes images loads here
+
+    known: dict[str, bool] = {}
+    files: list[Path | None] = []
+    problems: dict[int, str] = {}
+    for row, text in enumerate(manifest.table.get_column("image")):
+        try:
+            files.append(Path(locate(text, manifest.root, known=known)))
+        except InputError as error:
+            files.append(None)
+            problems[row] = error.message
+    found = find_duplicates(files, cache=cache, workers=workers, cluster=cluster, steps=steps)
+    problems.update(found.problems)
+    image_ids = manifest.table.get_column("image_id")
+    return Copies(
+        tuple((pair.first, pair.second) for pair in found.pairs),
+        {image_ids[row]: problems[row] for row in sorted(problems)},
+        found.notes,
+    )
