@@ -65,7 +65,7 @@ def read_reduced(path: Path, *, least_px: int, options: ReadOptions | None = Non
     ----------
     least_px
         What is left of the shorter side, at least; smaller images keep their size. Less than twice that is left, but
-        of JPEG files whose shorter side has 16 times that or more: they are reduced to an eighth, not further.
+        JPEG files are reduced to an eighth and not further.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_reduced(path: Path, *, least_px: int, options: ReadOptions | None = Non
 
 
 def _is_constant(pixels: npt.NDArray[Any]) -> bool:
-    return bool((pixels == pixels[0, 0]).all())
+    return bool((pixels[0] == pixels[0, 0]).all()) and bool((pixels == pixels[0, 0]).all())
 
 
 def read_labels(path: Path, options: ReadOptions | None = None) -> npt.NDArray[np.integer[Any]]:

@@ -339,7 +339,8 @@ def _agreement(halves: Spectra, wanted: Spectra, along: Places) -> npt.NDArray[n
     made *= _weights()
     length = np.sqrt(np.einsum("nuv,nuv->n", made, made))
     product = np.einsum("nuv,nuv->n", made, wanted)
-    return (product / np.maximum(length, np.float32(1e-6))).astype(np.float32, copy=False)
+    agreement: npt.NDArray[np.float32] = product / np.maximum(length, np.float32(1e-6))
+    return agreement
 
 
 class _Found:

@@ -97,8 +97,7 @@ def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
         )
     height, width = small.size
     turning = of_exif(small.orientation)
-    spectrum = encoded(spectrum_of(small.rgb @ _LUMA, size=small.size, step=small.step))
-    colours = squeezed(small.rgb, size=small.size, step=small.step)
+    spectrum, colours = spectrum_of(small.rgb, size=small.size, step=small.step)
     if turning & orientations.TRANSPOSED:
         height, width = width, height
     return Fingerprint(
@@ -106,56 +105,55 @@ def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
         width,
         height,
         small.format,
-        np.ascontiguousarray(turn_spectra(spectrum, turning)),
+        np.ascontiguousarray(turn_spectra(encoded(spectrum), turning)),
         np.ascontiguousarray(turn(colours, turning)),
         small.is_constant,
     )
 
 
-def spectrum_of(grey: npt.NDArray[np.float32], *, size: tuple[int, int], step: int = 1) -> npt.NDArray[np.float32]:
-    """Return the 16 × 16 lowest coefficients of a picture's cosine transform, in grey levels.
+def spectrum_of(
+    rgb: npt.NDArray[np.uint8], *, size: tuple[int, int] | None = None, step: int = 1
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Return the lowest coefficients of the cosine transform of a picture's brightness, and its colours.
 
     Each pixel counts as the constant that it is over its area, so that the size of the picture hardly matters.
 
     Parameters
     ----------
-    grey
-        Shape ``(height / step, width / step)``, rounded up.
+    rgb
+        Shape ``(height / step, width / step, 3)``, rounded up.
     size
-        Height and width of the picture itself.
+        Height and width of the picture itself; None is that of ``rgb``.
     step
-        Pixels of the picture beside one another in one of ``grey``; fewer in the last row and column.
+        Pixels of the picture beside one another in one of ``rgb``; fewer in the last row and column.
+
+    Returns
+    -------
+    spectrum
+        Shape ``(16, 16)``, float32, in grey levels: by half waves down a column and along a row.
+    colours
+        Shape ``(8, 8, 3)``, uint8: the mean of each of 8 × 8 equal parts.
     """
-    rows, columns = (_waves(length, step) for length in size)
-    return (rows @ grey @ columns.T).astype(np.float32, copy=False)
+    height, width = rgb.shape[:2] if size is None else size
+    down, along = _means(height, step), _means(width, step)
+    lines = (down @ rgb.reshape(len(rgb), -1).astype(np.float32)).reshape(len(down), -1, 3)
+    spectrum = (lines[:N_WAVES] @ _LUMA) @ along[:N_WAVES].T
+    colours = np.rint(along[N_WAVES:] @ lines[N_WAVES:])
+    return spectrum.astype(np.float32, copy=False), colours.clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(1024)
-def _waves(length: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each cosine over each pixel, times the pixel's share of the whole: ``(16, pixels)``."""
+def _means(length: int, step: int) -> npt.NDArray[np.float32]:
+    """Return what makes the 16 cosines and the 8 equal parts of a length from its pixels: ``(24, pixels)``.
+
+    For a cosine, its mean over each pixel times the pixel's share of the whole; for a part, how much of it each fills.
+    """
     edges = np.minimum(np.arange(-(-length // step) + 1) * step / length, 1.0)
     angles = np.pi * np.arange(1, N_WAVES)[:, None]
-    integral = np.concatenate((edges[None], np.sqrt(2) * np.sin(angles * edges) / angles))
-    means: npt.NDArray[np.float64] = np.diff(integral, axis=1)
+    waves = np.sqrt(2) * np.sin(angles * edges) / angles
+    parts = np.clip(edges * N_COLOURS - np.arange(N_COLOURS)[:, None], 0, 1)
+    means: npt.NDArray[np.float64] = np.diff(np.concatenate((edges[None], waves, parts)), axis=1)
     return means.astype(np.float32)
-
-
-def squeezed(rgb: npt.NDArray[np.uint8], *, size: tuple[int, int], step: int = 1) -> npt.NDArray[np.uint8]:
-    """Return the mean colours of 8 × 8 equal parts of a picture, given as :func:`spectrum_of` takes it."""
-    rows, columns = (_shares(length, step) for length in size)
-    lines = rows @ rgb.reshape(len(rgb), -1).astype(np.float32)
-    means = columns @ lines.reshape(N_COLOURS, -1, 3)
-    rounded: npt.NDArray[np.float32] = np.clip(np.rint(means), 0, 255)
-    return rounded.astype(np.uint8)
-
-
-@lru_cache(1024)
-def _shares(length: int, step: int) -> npt.NDArray[np.float32]:
-    """Return how much of each of 8 equal parts each pixel fills: ``(8, pixels)``."""
-    edges = np.minimum(np.arange(-(-length // step) + 1) * step / length, 1.0) * N_COLOURS
-    parts = np.arange(N_COLOURS)[:, None]
-    shares: npt.NDArray[np.float64] = np.diff(np.clip(edges - parts, 0, 1), axis=1)
-    return shares.astype(np.float32)
 
 
 def encoded(spectrum: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int8]:
@@ -175,7 +173,7 @@ _DECODED = (np.sign(_LEVELS) * _FINEST * (2 ** (np.abs(_LEVELS) / _PER_OCTAVE) -
 
 
 def hashes_of(spectra: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Return one hash for each spectrum ``(n, 16, 16)``, encoded or not: bit i tells whether a coefficient is above 0."""
+    """Return a hash for each spectrum ``(n, 16, 16)``, encoded or not: which of its coefficients are above 0."""
     columns = [u * N_WAVES + v for u, v in HASHED]
     return packed(spectra.reshape(len(spectra), N_WAVES * N_WAVES).take(columns, axis=1) > 0)[:, 0]
 
