@@ -149,8 +149,6 @@ class ReducedImage:
         Name of the file's format, such as ``JPEG``.
     is_constant
         Whether every pixel of the image has one and the same value.
-    sha256
-        Of the file's bytes, 64 hexadecimal digits.
     """
 
     rgb: RGB8
@@ -159,7 +157,6 @@ class ReducedImage:
     orientation: int
     format: str
     is_constant: bool
-    sha256: str
 
 
 def upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:

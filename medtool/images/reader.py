@@ -56,8 +56,19 @@ def read_image(path: Path, options: ReadOptions | None = None) -> Image:
     return Image(raster.pixels, rgb, window, sha256, (*raster.notes, *notes))
 
 
-def read_reduced(path: Path, *, least_px: int, options: ReadOptions | None = None) -> ReducedImage:
-    """Read any image file to a small copy of itself; of a JPEG file little more than that is decoded.
+def read_bytes(path: Path, options: ReadOptions | None = None) -> bytes:
+    """Return the bytes of an image file, for :func:`reduced`.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, if it is no regular file, or has more bytes than the options allow.
+    """
+    return _read_bytes(path, options or ReadOptions())
+
+
+def reduced(data: bytes, *, least_px: int, options: ReadOptions | None = None) -> ReducedImage:
+    """Return a small copy of the image that a file's bytes hold; of a JPEG file little more than that is decoded.
 
     The same files are readable as with :func:`read_image`, and shown by the same rules.
 
@@ -77,23 +88,21 @@ def read_reduced(path: Path, *, least_px: int, options: ReadOptions | None = Non
         If its format needs an optional part of medtool that is not installed.
     """
     options = options or ReadOptions()
-    data = _read_bytes(path, options)
     found = identify(data)
     backend = _backend(found)
     with _one_reason(found), heard():
-        sha256 = hashlib.sha256(data).hexdigest()
-        if found is Format.JPEG and (reduced := backend.decode_reduced(data, options, least_px=least_px)) is not None:
-            raster, step, size = reduced
+        if found is Format.JPEG and (part := backend.decode_reduced(data, options, least_px=least_px)) is not None:
+            raster, step, size = part
             small, _, _ = show(raster)
             if not _is_constant(small):
-                return ReducedImage(small, step, size, raster.orientation, found.value, False, sha256)
+                return ReducedImage(small, step, size, raster.orientation, found.value, False)
         raster = _made_upright(backend.decode(data, found, options))
         rgb, _, _ = show(raster)
         is_constant = _is_constant(raster.pixels)
     height, width = rgb.shape[:2]
     step = max(1, min(height, width) // least_px)
     small = rgb if step == 1 else np.asarray(Pillow.fromarray(rgb).reduce(step))
-    return ReducedImage(small, step, (height, width), 1, found.value, is_constant, sha256)
+    return ReducedImage(small, step, (height, width), 1, found.value, is_constant)
 
 
 def _is_constant(pixels: npt.NDArray[Any]) -> bool:

@@ -12,6 +12,7 @@ Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (20
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import SeveralPagesError
-from medtool.images.reader import read_reduced
+from medtool.images.reader import read_bytes, reduced
 from medtool.split.duplicates import orientation as orientations
 from medtool.split.duplicates.orientation import HASHED, of_exif, turn, turn_spectra
-from medtool.storage import sha256_of
 
 if TYPE_CHECKING:
     from medtool.images.options import ReadOptions
@@ -88,20 +88,25 @@ def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
     MissingExtraError
         If its format needs an optional part of medtool that is not installed.
     """
+    data = read_bytes(path, options)
+    return fingerprint_of(data, sha256=hashlib.sha256(data).hexdigest(), options=options)
+
+
+def fingerprint_of(data: bytes, *, sha256: str, options: ReadOptions | None = None) -> Fingerprint:
+    """Return the fingerprint of an image file, given its bytes and their hash; raises as :func:`fingerprint` does."""
     try:
-        small = read_reduced(path, least_px=LEAST_PX, options=options)
+        small = reduced(data, least_px=LEAST_PX, options=options)
     except SeveralPagesError as error:
         nothing = np.zeros((N_WAVES, N_WAVES), np.int8)
-        return Fingerprint(
-            sha256_of(path), 0, 0, "", nothing, np.zeros((N_COLOURS, N_COLOURS, 3), np.uint8), False, error.message
-        )
+        black = np.zeros((N_COLOURS, N_COLOURS, 3), np.uint8)
+        return Fingerprint(sha256, 0, 0, "", nothing, black, False, error.message)
     height, width = small.size
     turning = of_exif(small.orientation)
     spectrum, colours = spectrum_of(small.rgb, size=small.size, step=small.step)
     if turning & orientations.TRANSPOSED:
         height, width = width, height
     return Fingerprint(
-        small.sha256,
+        sha256,
         width,
         height,
         small.format,

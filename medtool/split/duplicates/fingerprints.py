@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import reason_of
-from medtool.parallel import choose_workers, map_unordered
+from medtool.images.reader import read_bytes
+from medtool.parallel import Outcome, WorkerDiedError, choose_workers, map_unordered
 from medtool.protocols import Steps
-from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint, fingerprint
+from medtool.split.duplicates.cache import Cache, prefix_of
+from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint, fingerprint_of
 
 ShowSteps = Callable[[int, str], AbstractContextManager[Steps]]
 
@@ -54,7 +59,7 @@ class Fingerprints:
     is_blank: npt.NDArray[np.bool_]
     problems: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
-    cache_notes: tuple[str, ...] = ()
+    cache_notes: list[str] = field(default_factory=list)
 
     @classmethod
     def empty(cls, count: int) -> Fingerprints:
@@ -88,30 +93,113 @@ def fingerprints_of(
     cluster: str | None = None,
     steps: ShowSteps | None = None,
 ) -> Fingerprints:
-    """Return the fingerprints of images, in their order; None is an image that is not there."""
+    """Return the fingerprints of images, in their order.
+
+    Parameters
+    ----------
+    paths
+        None is an image that is not there: no fingerprint, no problem. A path that comes again is read once.
+    cache
+        From :func:`medtool.split.duplicates.cache.cache_path`; None keeps nothing.
+    workers
+        Processes; 0 is automatic.
+    cluster
+        Address of a Dask scheduler that does the work instead.
+    steps
+        Shows the progress, such as :func:`medtool.cli.console.steps`.
+    """
     places: dict[Path, list[int]] = {}
     for place, path in enumerate(paths):
         if path is not None:
             places.setdefault(path, []).append(place)
     todo = list(places)
     found = Fingerprints.empty(len(paths))
+    kept = Cache(cache)
     batches = [todo[start : start + _BATCH] for start in range(0, len(todo), _BATCH)]
     count = choose_workers(workers, items=len(batches))
-    for outcome in map_unordered(_batch, batches, setup=dict, workers=count, cluster=cluster):
-        for path, answer in zip(batches[outcome.index], outcome.get(), strict=True):
-            for place in places[path]:
-                if isinstance(answer, str):
-                    found.problems[place] = answer
-                else:
-                    found.put(place, answer)
+    show = steps or _unseen
+    try:
+        with show(len(todo), "Fingerprints") as bar:
+            for outcome in map_unordered(
+                _batch, batches, setup=partial(_known, kept.prefixes), workers=count, cluster=cluster
+            ):
+                batch = batches[outcome.index]
+                for path, answer in zip(batch, _answers(outcome, batch), strict=True):
+                    made = _kept_or_made(path, answer, kept)
+                    for place in places[path]:
+                        if isinstance(made, str):
+                            found.problems[place] = made
+                        else:
+                            found.put(place, made)
+                    bar.advance()
+    finally:
+        kept.close()
+    found.cache_notes.extend(kept.notes)
     return found
 
 
-def _batch(_: object, paths: list[Path]) -> list[Fingerprint | str]:
-    answers: list[Fingerprint | str] = []
-    for path in paths:
-        try:
-            answers.append(fingerprint(path))
-        except Exception as error:
-            answers.append(reason_of(error))
+@dataclass(frozen=True, slots=True)
+class _Hash:
+    """The hash of a file whose fingerprint should be in the cache."""
+
+    sha256: str
+
+
+_Answer = Fingerprint | _Hash | str
+
+
+def _known(prefixes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return prefixes
+
+
+def _batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:
+    """Return, for each path, its fingerprint, its hash if that is all that is needed, or why it cannot be read."""
+    return [_answer(known, path) for path in paths]
+
+
+def _answer(known: npt.NDArray[np.uint64], path: Path) -> _Answer:
+    try:
+        data = read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        prefix = np.uint64(prefix_of(sha256))
+        place = np.searchsorted(known, prefix)
+        if place < len(known) and known[place] == prefix:
+            return _Hash(sha256)
+        return fingerprint_of(data, sha256=sha256)
+    except Exception as error:
+        return reason_of(error)
+
+
+def _answers(outcome: Outcome[list[_Answer]], batch: list[Path]) -> list[_Answer]:
+    """Return the answers of a batch; where it took its worker with it, each of its images is tried on its own."""
+    if not isinstance(outcome.error, WorkerDiedError):
+        return outcome.get()
+    answers: list[_Answer] = []
+    for path in batch:
+        (alone,) = map_unordered(_answer, [path], setup=partial(_known, np.empty(0, np.uint64)), workers=2)
+        answers.append(alone.get() if alone.error is None else reason_of(alone.error))
     return answers
+
+
+def _kept_or_made(path: Path, answer: _Answer, kept: Cache) -> Fingerprint | str:
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, Fingerprint):
+        kept.add(answer)
+        return answer
+    found = kept.find(answer.sha256)
+    if found is not None:
+        return found
+    # Another file's hash begins with the same eight bytes.
+    made = _answer(np.empty(0, np.uint64), path)
+    return made if isinstance(made, str) else _kept_or_made(path, made, kept)
+
+
+@contextlib.contextmanager
+def _unseen(total: int, label: str) -> Iterator[Steps]:
+    yield _NoSteps()
+
+
+class _NoSteps:
+    def advance(self, label: str = "") -> None:
+        """Show nothing."""
