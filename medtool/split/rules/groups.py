@@ -6,10 +6,11 @@ the ids as they are written, and what rests on their normal form, are findings o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
+from medtool.roles import folds_of
 from medtool.split.catalogue import (
     GROUP_AT_TWO_SITES,
     GROUP_IN_BOTH_MANIFESTS,
@@ -35,10 +36,12 @@ def groups_in_two_parts(table: AuditTable) -> list[Finding]:
     """
     in_parts: list[Case] = []
     in_folds: list[Case] = []
+    folds = [str(number) for number in folds_of(table.manifest)]
     for name in table.groups:
         fold = pl.when(pl.col(PART).str.starts_with("fold ")).then(held_out())
         kind = pl.when(fold.is_null()).then(PART).otherwise(pl.lit("fold"))
-        cut = _varied(_rows(table, name).filter(pl.col(PART) != ""), PART).with_columns(_fold=fold, _kind=kind)
+        cut = _varied(_rows(table, name).filter(pl.col(PART) != ""), PART)
+        cut = cut.with_columns(_possible(folds)).with_columns(_fold=fold, _kind=kind)
         n_folds = pl.col("_fold").drop_nulls().n_unique().over("group")
         n_parts, n_kinds = (pl.col(column).n_unique().over("group") for column in (PART, "_kind"))
         is_in_parts = (n_kinds > 1) | ((n_folds == 1) & (n_parts > 1))
@@ -128,6 +131,12 @@ def groups_in_both(table: AuditTable, other: AuditTable) -> list[Finding]:
         same_form = here.join(there.rename({"id": "its_id"}), on="form").filter(pl.col("id") != pl.col("its_id"))
         alike += _shared_cases(table, name, same_form)
     return finding(GROUP_IN_BOTH_MANIFESTS, same) + finding(IDS_EQUAL_IN_BOTH_MANIFESTS, alike)
+
+
+def _possible(folds: Sequence[str]) -> pl.Expr:
+    """Return the part of each row, without a ``val_fold`` that names its own fold or none: it has no effect."""
+    of, val_of = (pl.col(PART).str.extract(r"(?s)\Afold ([^,]*), val of fold (.*)\z", place) for place in (1, 2))
+    return pl.when((val_of != of) & val_of.is_in(folds)).then(PART).otherwise(held_out()).alias(PART)
 
 
 def _rows(table: AuditTable, name: str) -> pl.DataFrame:
