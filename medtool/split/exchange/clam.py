@@ -39,6 +39,7 @@ from medtool.tables import TextTable, read_text_table
 _WAYS = (BY_ID, BY_STEM)
 _PARTS = (("train", TRAIN), ("val", VAL), ("test", TEST))
 _NAME = re.compile(r"splits_(0|[1-9][0-9]{0,8})\.csv")
+_NEEDS_QUOTES = re.compile('[,"\r\n]')
 # What pandas reads as an empty cell.
 EMPTY_TO_PANDAS = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"]
@@ -100,7 +101,7 @@ def _csv(names: Sequence[str], table: RoleTable, column: int) -> bytes:
 
 
 def _cell(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
 
 
 def _notes(names: Sequence[str], table: RoleTable, folds: Sequence[int]) -> list[str]:

@@ -100,8 +100,23 @@ def kind_of(value: Any) -> str:
 
 
 def json_bytes(document: Any) -> bytes:
-    """Return a document as JSON: four spaces, keys in the order given, non-ASCII escaped, a line feed at the end."""
-    return json.dumps(document, indent=4, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+    """Return a document as JSON: a name or an item a line, keys in the order given, non-ASCII escaped."""
+    return f"{_spread(document, '')}\n".encode()
+
+
+def _spread(value: Any, indent: str) -> str:
+    """Return JSON over several lines, but for objects that hold no list or object: those take one."""
+    inner = f"{indent}    "
+    if isinstance(value, list) and value:
+        lines = [_spread(item, inner) if isinstance(item, dict | list) else json.dumps(item) for item in value]
+        open_, close = "[]"
+    elif isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
+        lines = [f"{json.dumps(key)}: {_spread(item, inner)}" for key, item in value.items()]
+        open_, close = "{}"
+    else:
+        return json.dumps(value, allow_nan=False)
+    spread = f",\n{inner}".join(lines)
+    return f"{open_}\n{inner}{spread}\n{indent}{close}"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], *, overwrite: bool) -> list[Path]:

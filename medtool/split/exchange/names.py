@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from medtool.split.exchange.role_table import RoleTable
 # nnU-Net's file names end in the number of the channel: CASE_0000.png, CASE_0001.png.
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:")
+# What a path holds that may not be in its simplest form already.
+_NOT_PLAIN = re.compile(r"\A[./]|\A\Z|[\\:\0]|//|/\.|/\Z")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Way:
     words
         What a name is, for messages and notes.
     key
-        The name of an image by its row; None if it has none.
+        The name of an image from its path and image_id; None if it has none.
     identity
         What two images must share so that one name may mean both.
     read
@@ -42,13 +44,13 @@ class Way:
     """
 
     words: str
-    key: Callable[[Mapping[str, str]], str | None]
-    identity: Callable[[Mapping[str, str]], str]
+    key: Callable[[str, str], str | None]
+    identity: Callable[[str, str], str]
     read: Callable[[str], str | None] = field(default=lambda name: name)
 
 
-def _stem(row: Mapping[str, str]) -> str:
-    return stem_of(row["image"].rpartition("/")[2])
+def _stem(image: str, image_id: str) -> str:
+    return stem_of(image.rpartition("/")[2])
 
 
 def channel_of(stem: str) -> tuple[str, str] | None:
@@ -57,17 +59,19 @@ def channel_of(stem: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _case(row: Mapping[str, str]) -> str | None:
-    found = channel_of(_stem(row))
+def _case(image: str, image_id: str) -> str | None:
+    found = channel_of(_stem(image, image_id))
     return found[0] if found else None
 
 
-def _folder_and_case(row: Mapping[str, str]) -> str:
-    return f"{row['image'].rpartition('/')[0]}/{_case(row)}"
+def _folder_and_case(image: str, image_id: str) -> str:
+    return f"{image.rpartition('/')[0]}/{_case(image, image_id)}"
 
 
 def normal_path(text: str) -> str | None:
     """Return a relative path with ``/`` and without ``.`` and ``..``; None for what is no path below some folder."""
+    if not _NOT_PLAIN.search(text):
+        return text
     path = text.replace("\\", "/")
     if not path or "\0" in path or path.startswith("/") or _DRIVE.match(path):
         return None
@@ -75,11 +79,15 @@ def normal_path(text: str) -> str | None:
     return None if normal == ".." or normal.startswith("../") else normal
 
 
-def _image_path(row: Mapping[str, str]) -> str:
-    return normal_path(row["image"]) or row["image"]
+def _id(image: str, image_id: str) -> str:
+    return image_id
 
 
-BY_ID = Way("image_id", lambda row: row["image_id"], lambda row: row["image_id"])
+def _image_path(image: str, image_id: str) -> str:
+    return normal_path(image) or image
+
+
+BY_ID = Way("image_id", _id, _id)
 BY_STEM = Way("file name without ending", _stem, _image_path)
 BY_CASE = Way("file name without ending and channel", _case, _folder_and_case)
 BY_PATH = Way("path", _image_path, _image_path, normal_path)
@@ -161,18 +169,19 @@ class _Index:
         rows: dict[str, tuple[int, ...]] = {}
         first: dict[str, str] = {}
         ambiguous: dict[str, tuple[int, int]] = {}
-        for number, row in enumerate(_named_rows(manifest)):
-            key = way.key(row)
+        images, ids = _images_and_ids(manifest)
+        for number, (image, image_id) in enumerate(zip(images, ids, strict=True)):
+            key = way.key(image, image_id)
             if key is None:
                 continue
             if key not in rows:
                 rows[key] = (number,)
-            else:
-                if key not in first:
-                    first[key] = way.identity(_row(manifest, rows[key][0]))
-                if way.identity(row) != first[key]:
-                    ambiguous.setdefault(key, (rows[key][0], number))
-                rows[key] += (number,)
+                continue
+            earlier = rows[key][0]
+            identity = first.setdefault(key, way.identity(images[earlier], ids[earlier]))
+            if way.identity(image, image_id) != identity:
+                ambiguous.setdefault(key, (earlier, number))
+            rows[key] += (number,)
         return cls(way, rows, ambiguous)
 
     def find(self, name: str) -> tuple[int, ...]:
@@ -184,12 +193,13 @@ class _Index:
         return None if key is None else self.ambiguous.get(key)
 
 
-def _named_rows(manifest: Manifest) -> Iterator[dict[str, str]]:
-    return manifest.table.select("image", "image_id").iter_rows(named=True)
+def _images_and_ids(manifest: Manifest) -> tuple[list[str], list[str]]:
+    return manifest.table.get_column("image").to_list(), manifest.table.get_column("image_id").to_list()
 
 
-def _row(manifest: Manifest, number: int) -> dict[str, str]:
-    return manifest.table.select("image", "image_id").row(number, named=True)
+def _image(manifest: Manifest, row: int) -> str:
+    """Return the path of an image for a message."""
+    return shown(manifest.table.get_column("image")[row])
 
 
 def chosen(ways: Sequence[Way], naming: Naming) -> Sequence[Way]:
@@ -243,7 +253,7 @@ def _unknown(
 
 
 def _unclear(manifest: Manifest, index: _Index, parts: Sequence[Part], unclear: Sequence[str]) -> ManifestError:
-    first, second = (shown(_row(manifest, row)["image"]) for row in index.clash(unclear[0]) or (0, 0))
+    first, second = (_image(manifest, row) for row in index.clash(unclear[0]) or (0, 0))
     return ManifestError(
         f"{_place(parts, unclear[0])}: {shown(unclear[0])} may mean {first} or {second} "
         f"({counted(len(unclear), 'name')} of that kind)",
@@ -274,20 +284,22 @@ def written_names(manifest: Manifest, way: Way, table: RoleTable, *, read_in: Se
     is_used = table.is_used
     for name, clash in index.ambiguous.items():
         if any(is_used[row] for row in index.rows[name]):
-            first, second = (shown(_row(manifest, row)["image"]) for row in clash)
+            first, second = (_image(manifest, row) for row in clash)
             raise ManifestError(
                 f"{first} and {second} would both be called {shown(name)} in the file",
                 hint="give the images an image_id each that can be a file name, and --names id",
             )
     for name, rows in index.rows.items():
+        if len(rows) == 1:
+            continue
         other = next((row for row in rows if (table.codes[row] != table.codes[rows[0]]).any()), None)
         if other is not None:
             raise ManifestError(
                 f"one name, {shown(name)}, for images with different roles: "
-                f"{shown(_row(manifest, rows[0])['image'])} is {table.describe(rows[0])}; "
-                f"{shown(_row(manifest, other)['image'])} is {table.describe(other)}"
+                f"{_image(manifest, rows[0])} is {table.describe(rows[0])}; "
+                f"{_image(manifest, other)} is {table.describe(other)}"
             )
-    names = [way.key(row) or "" for row in _named_rows(manifest)]
+    names = [way.key(image, image_id) or "" for image, image_id in zip(*_images_and_ids(manifest), strict=True)]
     used = list(dict.fromkeys(name for name, is_in in zip(names, is_used, strict=True) if is_in))
     _refuse_misleading(manifest, used, index, read_in)
     return names
@@ -303,7 +315,7 @@ def _refuse_misleading(manifest: Manifest, names: Sequence[str], index: _Index, 
             wrong = next((name for name in names if other.find(name) != index.find(name)), None)
             if wrong is None:
                 return
-            first, second = (shown(_row(manifest, found.find(wrong)[0])["image"]) for found in (index, other))
+            first, second = (_image(manifest, found.find(wrong)[0]) for found in (index, other))
             raise ManifestError(
                 f"{first} would be called {shown(wrong)} in the file, which is the {way.words} of {second}",
                 hint="give the images an image_id each that can be a file name, and --names id",

@@ -127,7 +127,7 @@ def _has_channels(manifest: Manifest) -> bool:
     channels: dict[str, set[str]] = {}
     for image in manifest.table.get_column("image"):
         folder, _, _ = image.rpartition("/")
-        found = channel_of(BY_STEM.key({"image": image}) or "")
+        found = channel_of(BY_STEM.key(image, "") or "")
         if found is None:
             return False
         channels.setdefault(f"{folder}/{found[0]}", set()).add(found[1])
