@@ -30,8 +30,10 @@ SHARD: Final = "hashes-*.parquet"
 
 _FLUSH_ROWS = 5000  # or so many seconds, whichever is first: what a kill loses
 _FLUSH_S = 30.0
-_MOST_SHARDS = 8  # more are made one
-_MOST_OTHERS = 100_000  # fingerprints of images that were not asked for that are kept when shards are made one
+_SHARD_ROWS = 50_000  # at most
+_SMALL_BYTES = 4_000_000  # of a shard that is put together with others
+_MOST_SMALL = 8
+_MOST_OTHERS = 100_000  # fingerprints of images that were not asked for; or as many as were, if those are more
 
 #: A row as its checksum sees it: packed, little-endian.
 _ROW: Final = np.dtype(
@@ -76,22 +78,25 @@ class Cache:
         self._new: list[Fingerprint] = []
         self._used = array("Q")
         self._flushed = time.monotonic()
-        rows = _no_rows() if folder is None else self._read(folder)
-        order = np.argsort(_prefixes(rows), kind="stable")
-        self._rows = rows[order]
-        self.prefixes = _prefixes(self._rows)
+        self._shelves = [] if folder is None else self._read(folder)
+        prefixes = np.concatenate([np.empty(0, np.uint64), *map(_prefixes, self._shelves)])
+        order = np.argsort(prefixes, kind="stable")
+        self.prefixes = prefixes[order]
+        lengths = [len(rows) for rows in self._shelves]
+        self._shelf = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]
+        self._row = np.concatenate([np.empty(0, np.int32), *(np.arange(length, dtype=np.int32) for length in lengths)])
+        self._row = self._row[order]
 
     def find(self, sha256: str) -> Fingerprint | None:
         """Return the fingerprint of the file of that content, or None."""
         prefix, digest = prefix_of(sha256), bytes.fromhex(sha256)
-        low, high = np.searchsorted(self.prefixes, np.uint64(prefix), "left"), len(self._rows)
-        for place in range(int(low), high):
-            row = self._rows[place]
+        place = int(np.searchsorted(self.prefixes, np.uint64(prefix)))
+        while place < len(self.prefixes) and self.prefixes[place] == prefix:
+            row = self._shelves[self._shelf[place]][self._row[place]]
             if row["sha256"].tobytes() == digest:
                 self._used.append(prefix)
                 return _fingerprint(row)
-            if self.prefixes[place] != prefix:
-                break
+            place += 1
         return None
 
     def add(self, made: Fingerprint) -> None:
@@ -119,30 +124,37 @@ class Cache:
             self._folder = None
 
     def close(self) -> None:
-        """Write what is new, and make one shard of many."""
+        """Write what is new; make few shards of many small ones, and forget images that nobody asks for any more."""
         self.flush()
-        if self._folder is None or len(_shards(self._folder)) <= _MOST_SHARDS:
+        if self._folder is None:
             return
         try:
+            paths = _shards(self._folder)
+            n_used = len(np.unique(np.frombuffer(self._used, np.uint64)))
+            if len(self.prefixes) <= 2 * n_used + _MOST_OTHERS:
+                paths = [path for path in paths if path.stat().st_size < _SMALL_BYTES]
+                if len(paths) <= _MOST_SMALL:
+                    return
             with locked(self._folder):
-                self._compact(self._folder)
+                self._compact(self._folder, paths)
         except BusyError:
             return  # another process does it
         except OSError as error:
-            self.notes.append(f"the shards of {self._folder.name} could not be made one: {reason_of(error)}")
+            self.notes.append(f"the files in {self._folder.name} could not be put together: {reason_of(error)}")
 
-    def _compact(self, folder: Path) -> None:
-        paths = _shards(folder)
+    def _compact(self, folder: Path, paths: list[Path]) -> None:
         rows = np.concatenate([_no_rows(), *(_read_shard(path)[0] for path in paths)])
         rows = rows[np.unique(_digests(rows), return_index=True)[1]]
         is_used = np.isin(_prefixes(rows), np.frombuffer(self._used, np.uint64))
         others = np.flatnonzero(~is_used)[max(_MOST_OTHERS, int(is_used.sum())) :]
-        _write(folder, np.delete(rows, others))
+        rows = np.delete(rows, others)
+        for start in range(0, len(rows), _SHARD_ROWS):
+            _write(folder, rows[start : start + _SHARD_ROWS])
         for path in paths:
             path.unlink(missing_ok=True)
         sweep_temporaries(folder)
 
-    def _read(self, folder: Path) -> Rows:
+    def _read(self, folder: Path) -> list[Rows]:
         found: list[Rows] = []
         n_old = 0
         try:
@@ -155,12 +167,12 @@ class Cache:
                     self._damaged.append(path)
         except OSError as error:
             self.notes.append(f"the fingerprints kept in {folder.name} cannot be read: {reason_of(error)}")
-            return _no_rows()
+            return []
         if self._damaged:
             self.notes.append(f"{len(self._damaged)} of {len(paths)} files in {folder.name} are damaged: made anew")
         if n_old:
             self.notes.append(f"{n_old:,} fingerprints in {folder.name} are of another version: made anew")
-        return np.concatenate([_no_rows(), *found])
+        return found
 
 
 def prefix_of(sha256: str) -> int:
