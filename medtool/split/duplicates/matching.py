@@ -34,14 +34,15 @@ N_BITS = 64
 MAX_HASHES = 2**28  # so that two places and a distance fit into one sortable word
 MAX_PAIRS = 2**25  # 17 bytes each in the answer
 
-_BLOCK = 2**20  # comparisons at a time
+_BLOCK = 2**16  # comparisons at a time: what they need stays in the processor's cache
+_LEAST_YIELDED = 2**18  # pairs in a block that a caller gets, but for the last one
 _ROUNDS = 8  # words under one key that are taken one after the other; of longer lists, the rest all at once
 _MAX_KEY_BITS = 22
 _SAMPLE = 2**16  # pairs, for judging a cut
 _CUTS = 8  # ways of dealing the bits out that are judged
 
 # Nanoseconds, measured; only their ratios matter.
-_COST_COMPARE = 0.7
+_COST_COMPARE = 1.0
 _COST_CANDIDATE = 8.0
 _COST_LOOKUP = 6.0
 _COST_SORT = 150.0
@@ -103,13 +104,16 @@ def close_matches(queries: Words, index: Words, *, radius: int, limit: int = MAX
 
 
 def iter_close_pairs(hashes: Words, *, radius: int) -> Iterator[Pairs]:
-    """Yield what :func:`close_pairs` returns in blocks of bounded size, each pair once, in no order.
+    """Yield what :func:`close_pairs` returns, each pair once, in no order, in blocks of a few hundred thousand.
 
     Equal hashes are compared with others only once, but every pair of them is yielded: a thousand equal hashes are
     half a million pairs. Who does not want these collapses equal hashes beforehand, with ``np.unique``.
     """
     _check(hashes, radius)
-    groups = _Groups.of(hashes)
+    yield from _merged(_pairs(_Groups.of(hashes), radius))
+
+
+def _pairs(groups: _Groups, radius: int) -> Iterator[Pairs]:
     for entry, offset in _counted(groups.ranks):
         yield _ordered(groups.members[entry], groups.members[entry - 1 - offset], np.zeros(len(entry), np.uint8))
     for first, second, distance in _joined(groups.words, None, radius):
@@ -118,10 +122,13 @@ def iter_close_pairs(hashes: Words, *, radius: int) -> Iterator[Pairs]:
 
 
 def iter_close_matches(queries: Words, index: Words, *, radius: int) -> Iterator[Pairs]:
-    """Yield what :func:`close_matches` returns in blocks of bounded size, each pair once, in no order."""
+    """Yield what :func:`close_matches` returns, each pair once, in no order, in blocks of a few hundred thousand."""
     _check(queries, radius)
     _check(index, radius)
-    asked, known = _Groups.of(queries), _Groups.of(index)
+    yield from _merged(_matches(_Groups.of(queries), _Groups.of(index), radius))
+
+
+def _matches(asked: _Groups, known: _Groups, radius: int) -> Iterator[Pairs]:
     is_swapped = len(asked.words) > len(known.words)
     few, many = (known, asked) if is_swapped else (asked, known)
     for probe, shelf, distance in _joined(few.words, many.words, radius):
@@ -136,6 +143,26 @@ def _check(hashes: Words, radius: int) -> None:
         raise ValueError(f"the radius is {radius}; it must be 0 to {N_BITS} bits")
     if len(hashes) > MAX_HASHES:
         raise InputError(f"{len(hashes):,} hashes; at most {MAX_HASHES:,} can be matched at once")
+
+
+def _merged(blocks: Iterator[Pairs]) -> Iterator[Pairs]:
+    """Yield the same pairs in fewer blocks, none empty."""
+    pending: list[Pairs] = []
+    size = 0
+    for block in blocks:
+        if len(block[0]):
+            pending.append(block)
+            size += len(block[0])
+        if size >= _LEAST_YIELDED:
+            yield _concatenated(pending)
+            pending, size = [], 0
+    if pending:
+        yield _concatenated(pending)
+
+
+def _concatenated(blocks: list[Pairs]) -> Pairs:
+    first, second, distance = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+    return first, second, distance
 
 
 def _gathered(blocks: Iterator[Pairs], *, n_second: int, limit: int, radius: int) -> Pairs:

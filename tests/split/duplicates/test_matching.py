@@ -71,8 +71,8 @@ def test_the_matches_are_those_of_the_definition(queries: Words, index: Words, r
 def test_chunks_find_the_same_as_comparing_all_with_all(radius: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if radius > 9:  # all patterns of the chunks would be more than the pairs
         monkeypatch.setattr(matching, "_MAX_KEY_BITS", 12)
-    hashes = np.concatenate([_near(_random(30, seed), flips=seed, seed=radius) for seed in (0, 1)])
-    hashes = np.concatenate([hashes, *(_near(hashes[:20], flips=flips, seed=flips) for flips in range(19))])
+    hashes = np.concatenate([_near(_random(20, seed), flips=seed, seed=radius) for seed in (0, 1)])
+    hashes = np.concatenate([hashes, *(_near(hashes[:8], flips=flips, seed=flips) for flips in range(19))])
     assert matching._best_cut(hashes, None, radius)
     expected = _by_definition(hashes, hashes, radius)
     assert _rows(close_pairs(hashes, radius=radius)) == sorted(row for row in expected if row[0] < row[1])
@@ -86,14 +86,18 @@ def test_chunks_find_the_same_as_comparing_all_with_all(radius: int, monkeypatch
 @pytest.mark.usefixtures("chunked")
 def test_the_size_of_a_block_changes_nothing(block: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Words with a few bits that vary: long lists under one key; and many equal ones.
-    hashes = np.random.default_rng(1).integers(0, 64, 150, dtype=np.uint64) << np.uint64(20)
+    hashes = np.random.default_rng(1).integers(0, 64, 100, dtype=np.uint64) << np.uint64(20)
     expected = close_pairs(hashes, radius=2)
     matches = close_matches(hashes[:40], hashes, radius=2)
     monkeypatch.setattr(matching, "_BLOCK", block)
     monkeypatch.setattr(matching, "_ROUNDS", rounds)
     assert _rows(close_pairs(hashes, radius=2)) == _rows(expected)
     assert _rows(close_matches(hashes[:40], hashes, radius=2)) == _rows(matches)
-    assert all(0 < len(pairs[0]) <= block for pairs in iter_close_pairs(hashes, radius=0))
+    monkeypatch.setattr(matching, "_LEAST_YIELDED", 100)
+    sizes = [len(pairs[0]) for pairs in iter_close_pairs(hashes, radius=2)]
+    assert sum(sizes) == len(expected[0])
+    assert all(100 <= size < 100 + block for size in sizes[:-1])
+    assert len(sizes) > 1
 
 
 @given(radius=st.integers(0, 64), count=st.integers(1, 64))
