@@ -250,13 +250,15 @@ def decode_reduced(data: bytes, options: ReadOptions, *, least_px: int) -> tuple
     -------
     raster, step, size
         A pixel of the raster is the mean of ``step`` × ``step`` pixels (of fewer at the right and lower edges);
-        ``size`` is the stored height and width. None where it must be decoded as it is: too small, inks, lossless or
-        more than 8 bits.
+        ``size`` is the stored height and width. None where it must be decoded as it is: too small, progressive, inks,
+        lossless or more than 8 bits.
     """
     stream = _jpeg_page(data, options)
     frame = jpeg_stream.read_frame(stream)
     step = next((step for step in (8, 4, 2) if min(frame.height, frame.width) >= step * least_px), 1)
     if step == 1 or frame.precision != 8 or frame.is_lossless or frame.components not in (1, 3):
+        return None
+    if frame.is_progressive:  # an eighth of it is in its first scan, and says nothing about the others
         return None
     return _jpeg(stream, options, step=step), step, (frame.height, frame.width)
 
