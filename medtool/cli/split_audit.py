@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medtool.manifest import Manifest
     from medtool.split.audit import Audit
     from medtool.split.findings import Finding
+    from medtool.split.inflation import Inflation
     from medtool.split.seen import Seen
 
 EXAMPLES = """Examples:
@@ -210,9 +211,8 @@ def _repaired(found: Audit, path: Path, document: dict[str, Any]) -> Manifest:
         raise UsageError(
             "--fix: no row is in a part, so there is no split to repair", hint="medtool split make MANIFEST"
         )
-    n_rows = len(found.table.manifest)
     pairs = () if found.duplicates is None else found.duplicates.pairs
-    repaired = repair(found.table, joined=[(pair.first, pair.second) for pair in pairs if pair.second < n_rows])
+    repaired = repair(found.table, joined=[(pair.first, pair.second) for pair in pairs])
     document["repair"] = {"manifest": str(path), **repaired.as_document()}
     return repaired.manifest
 
@@ -220,12 +220,15 @@ def _repaired(found: Audit, path: Path, document: dict[str, Any]) -> Manifest:
 def _write_page(found: Audit, document: Mapping[str, Any], path: Path, *, workers: int) -> None:
     from medtool.split.page.page import page_of
     from medtool.split.page.pairs import select_pairs
+    from medtool.split.page.parts import count_parts
     from medtool.storage import write_whole
 
     selection = None
     if found.duplicates is not None:
         selection = select_pairs(found.table, found.duplicates, other=found.other)
-    write_whole(path, page_of(document, selection=selection, workers=workers, steps=console.steps).encode())
+    parts = count_parts(found.table)
+    page = page_of(document, parts=parts, selection=selection, workers=workers, steps=console.steps)
+    write_whole(path, page.encode())
 
 
 def _show(found: Audit, document: Mapping[str, Any]) -> None:
@@ -238,6 +241,7 @@ def _show(found: Audit, document: Mapping[str, Any]) -> None:
             console.out(one.rule.code)
     else:
         _show_findings(found.findings)
+    _show_inflation(found.inflation)
     _show_repair(document.get("repair"))
     for line in found.not_checked:
         console.say(f"not checked: {line}")
@@ -260,6 +264,24 @@ def _counted(found: Finding) -> str:
     return f"{cases}, {found.n_rows:,} row{'' if found.n_rows == 1 else 's'}"
 
 
+def _show_inflation(inflation: Inflation | None) -> None:
+    """Say what the leaks do to a score; nothing where none is known."""
+    if inflation is None or not inflation.n_leaking:
+        return
+    console.say(
+        f"what the leaks do to a nearest-neighbour classifier, on {inflation.scored}"
+        f" ({inflation.n_leaking:,} of {inflation.accuracy.n_images:,} images, {inflation.n_patients:,} patients):"
+    )
+    for name, one in (("accuracy", inflation.accuracy), ("balanced accuracy", inflation.balanced)):
+        difference = one.difference
+        console.say(
+            f"  {name} {one.with_leaks.value:.3f} with, {one.without_leaks.value:.3f} without:"
+            f" {difference.value:+.3f} (95% interval {difference.low:+.3f} to {difference.high:+.3f})"
+        )
+    for note in inflation.notes:
+        console.say(f"  {note}")
+
+
 def _show_repair(repair: Mapping[str, Any] | None) -> None:
     if repair is None:
         return
@@ -279,7 +301,7 @@ def _show_repair(repair: Mapping[str, Any] | None) -> None:
 def _verdict(found: Audit, document: Mapping[str, Any]) -> str:
     by_severity = Counter(one.severity.value for one in found.findings)
     counts = ", ".join(f"{by_severity[name]} {name}" for name in ("high", "medium", "low") if by_severity[name])
-    known = f"; {found.n_known:,} cases are known from the baseline" if found.n_known else ""
+    known = f"; {len(found.known):,} cases are known from the baseline" if found.known else ""
     n = len(found.findings)
     what = f"{n} finding{'' if n == 1 else 's'} ({counts})" if n else "nothing found"
     end = "fails" if document["failed"] else "passes"

@@ -38,8 +38,8 @@ class Audit:
         The manifest that was audited, and the one that it was held against.
     findings
         The worst first; without what the baseline knows.
-    n_known
-        How many cases the baseline knows.
+    known
+        Keys of the cases that the baseline knows.
     duplicates
         None where no image was opened. Its images are the rows of ``table``, then those of ``other``.
     inflation
@@ -55,7 +55,7 @@ class Audit:
     table: AuditTable
     other: AuditTable | None
     findings: tuple[Finding, ...]
-    n_known: int
+    known: frozenset[str]
     duplicates: Duplicates | None
     inflation: Inflation | None
     n_unread: int
@@ -117,7 +117,7 @@ def audit(
         from medtool.split.inflation import estimate
         from medtool.split.rules.images import image_findings
         from medtool.split.rules.masks import mask_findings
-        from medtool.split.rules.pictures import duplicate_findings
+        from medtool.split.rules.pictures import duplicate_findings, picture_numbers
 
         paths, missing = _images_of(manifest)
         if against is not None:
@@ -126,16 +126,28 @@ def audit(
         notes += duplicates.notes
         findings += duplicate_findings(table, duplicates, other=other)
         findings += image_findings(table, duplicates.fingerprints, missing=missing)
-        masks = mask_findings(table, duplicates.fingerprints.sizes, workers=workers, cluster=cluster, steps=steps)
+        masks, mask_notes = mask_findings(
+            table,
+            duplicates.fingerprints.sizes,
+            pictures=picture_numbers(len(paths), duplicates.pairs),
+            workers=workers,
+            cluster=cluster,
+            steps=steps,
+        )
         findings += masks
-        inflation = estimate(table, duplicates, seed=options.seed)
+        notes += mask_notes
+        inflation, why_not = estimate(table, duplicates, seed=options.seed)
+        if inflation is None:
+            not_checked.append(f"what leaks do to a score: {why_not}")
+        n_unread = len(missing) + len(duplicates.problems)
         sha256s = dict(zip(manifest.table.get_column("image_id"), duplicates.fingerprints.sha256, strict=False))
     else:
         not_checked.append("duplicates, images, masks and what leaks do to a score: no image was opened (--no-images)")
     findings += run_findings(table, runs, sha256s=sha256s)
     findings.sort(key=lambda found: (-found.severity.rank, found.rule.code))
-    kept, n_known = without_known(findings, known)
-    return Audit(table, other, tuple(kept), n_known, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
+    kept, _ = without_known(findings, known)
+    met = known & {case.key(found.rule) for found in findings for case in found.cases} if known else frozenset()
+    return Audit(table, other, tuple(kept), met, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
 
 
 def _images_of(manifest: Manifest) -> tuple[list[Path | None], dict[int, str]]:
@@ -167,7 +179,8 @@ def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Se
         "fail_on": "never" if fail_on is None else fail_on.value,
         "failed": audit.fails(fail_on),
         "findings": [_document_of_finding(found) for found in audit.findings],
-        "n_known": audit.n_known,
+        "n_known": len(audit.known),
+        "known": sorted(audit.known),
         "inflation": None if audit.inflation is None else audit.inflation.as_document(),
         "not_checked": list(audit.not_checked),
         "notes": list(audit.notes),
