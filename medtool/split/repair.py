@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from medtool.manifest import Manifest
@@ -25,7 +24,7 @@ from medtool.split.units import units_of
 
 _CELLS = ("split", "fold", VAL_FOLD)
 # Columns of the tables below; what the manifest calls its own columns does not matter to them.
-_ROW, _COPY, _UNIT, _HOLDER = "row", "copy", "unit", "holder"
+_ROW, _COPY, _UNIT, _HOLDER, _TO = "row", "copy", "unit", "holder", " to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +123,13 @@ def repair(table: AuditTable, *, joined: Sequence[tuple[int, int]] = ()) -> Repa
         of another manifest: they move nothing, and link their copies.
     """
     rows = _rows(table, joined)
+    cut = rows.filter(pl.col(PART).n_unique().over(_UNIT) > 1)
     holders = Counter(dict(rows.group_by(_HOLDER).len().iter_rows()))
-    cut: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.filter(pl.col(PART).n_unique().over(_UNIT) > 1).iter_rows(named=True):
-        cut[row[_UNIT]].append(row)
-    are_folds_measured = not has_fixed_test(table.manifest)
-    cells: dict[int, dict[str, str]] = {}
-    moves: dict[int, Move] = {}
-    # By id, not by place: the same rows in another order are repaired in the same way.
-    for unit in sorted(cut.values(), key=lambda unit: min(row["image_id"] for row in unit)):
-        target = _target(unit, holders, are_folds_measured=are_folds_measured)
-        reasons = _reasons(unit, _ties(table))
-        for row, reason in zip(unit, reasons, strict=True):
-            if row[PART] != target[PART]:
-                cells[row[_ROW]] = _moved_cells(row, target)
-                moves[row[_ROW]] = Move(row["image_id"], row[PART], target[PART], reason)
-                holders[row[_HOLDER]] -= 1
-                holders[target[_HOLDER]] += 1
-    return _repaired(table.manifest, cells, [moves[row] for row in sorted(moves)])
+    targets = _targets(cut, holders, are_folds_measured=not has_fixed_test(table.manifest))
+    told = cut.with_columns(_reasons(cut, _ties(table)))
+    moved = told.join(targets, on=_UNIT, suffix=_TO).filter(pl.col(PART) != pl.col(PART + _TO)).sort(_ROW)
+    moves = moved.select("image_id", PART, PART + _TO, "because").iter_rows()
+    return _repaired(table.manifest, moved, tuple(Move(*move) for move in moves))
 
 
 def _rows(table: AuditTable, joined: Sequence[tuple[int, int]]) -> pl.DataFrame:
@@ -177,68 +165,73 @@ def _ties(table: AuditTable) -> tuple[str, ...]:
     return (*table.groups, "image")
 
 
-def _target(
-    unit: Sequence[Mapping[str, Any]], holders: Mapping[str, int], *, are_folds_measured: bool
-) -> Mapping[str, Any]:
-    """Return a row that is in the part to which the unit goes."""
+def _targets(cut: pl.DataFrame, holders: Counter[str], *, are_folds_measured: bool) -> pl.DataFrame:
+    """Return for each unit the part that it goes to, with the cells of a row there.
 
-    def times_measured(row: Mapping[str, Any]) -> int:
-        if row[_HOLDER] == "test":
-            return 2
-        return 1 if are_folds_measured and row["fold"] else 0
-
-    least = min(times_measured(row) for row in unit)
-    possible = {row[PART]: row for row in reversed(unit) if times_measured(row) == least}
-    counts = Counter(row[PART] for row in unit)
-
-    def preference(part: str) -> tuple[int, bool, int, int, str]:
-        row = possible[part]
-        return -counts[part], part != "train", holders[row[_HOLDER]], int(row["fold"] or 0), part
-
-    target: Mapping[str, Any] = possible[min(possible, key=preference)]
-    return target
-
-
-def _moved_cells(row: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, str]:
-    """Return split, fold and val_fold of a row that goes to the part of ``target``; what has no effect stays."""
-    if target[_HOLDER] == "train" or target[_HOLDER] == "val":
-        val_fold = "" if row["fold"] else row[VAL_FOLD]
-        return {"split": target[_HOLDER], "fold": "", VAL_FOLD: val_fold}
-    split = "" if row["split"] == "test" else row["split"]
-    return {"split": split, "fold": target["fold"], VAL_FOLD: target[VAL_FOLD]}
+    Parameters
+    ----------
+    cut
+        The rows of all units that are in several parts.
+    holders
+        How many images train, val, test and each fold have; kept up to date.
+    """
+    in_test, in_fold = pl.col(_HOLDER) == "test", pl.col("fold") != ""
+    times_measured = pl.when(in_test).then(2).when(in_fold & pl.lit(are_folds_measured)).then(1).otherwise(0)
+    cells = (pl.col(name).first() for name in (_HOLDER, "fold", VAL_FOLD))
+    parts = cut.group_by(_UNIT, PART).agg(pl.len().alias("n"), times_measured.first().alias("measured"), *cells)
+    for wanted in (-pl.col("measured"), pl.col("n"), (pl.col(PART) == "train").cast(pl.Int8)):
+        parts = parts.filter(wanted == wanted.max().over(_UNIT))
+    is_settled = pl.len().over(_UNIT) == 1
+    settled, tied = parts.filter(is_settled), parts.filter(~is_settled)
+    leaving = cut.join(settled, on=_UNIT, suffix=_TO)
+    holders.subtract(leaving.get_column(_HOLDER).to_list())
+    holders.update(leaving.get_column(_HOLDER + _TO).to_list())
+    return pl.concat([settled, _untied(tied, cut, holders)])
 
 
-def _reasons(unit: Sequence[Mapping[str, Any]], ties: Sequence[str]) -> list[str]:
-    """Return for each row of a unit what ties it to another part."""
-    parts: dict[tuple[int, str], set[str]] = defaultdict(set)
-    copies: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in unit:
-        copies[row[_COPY]].append(row)
-        for place in range(len(ties)):
-            if value := row[f"tie {place}"]:
-                parts[place, value].add(row[PART])
-    cut = {key: f"{ties[key[0]]} {key[1]}" for key in sorted(parts) if len(parts[key]) > 1}
-    copied = {
-        copy: f"copies of {min(row['image_id'] for row in rows)}"
-        for copy, rows in copies.items()
-        if len({row[PART] for row in rows}) > 1
+def _untied(tied: pl.DataFrame, cut: pl.DataFrame, holders: Counter[str]) -> pl.DataFrame:
+    """Return one of the parts of each unit: that of the fold with the fewest images when its turn comes."""
+    rows = cut.filter(pl.col(_UNIT).is_in(tied.get_column(_UNIT).unique().implode()))
+    leaving = rows.group_by(_UNIT).agg(pl.col("image_id").min(), _HOLDER)
+    possible: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for part in tied.iter_rows(named=True):
+        possible[part[_UNIT]].append(part)
+    chosen = []
+    # By id, not by place: the same rows in another order are repaired in the same way.
+    for unit, _, held in leaving.sort("image_id").iter_rows():
+        target = min(possible[unit], key=lambda part: (holders[part[_HOLDER]], int(part["fold"] or 0), part[PART]))
+        holders.subtract(held)
+        holders[target[_HOLDER]] += len(held)
+        chosen.append(target)
+    return pl.DataFrame(chosen, schema=tied.schema)
+
+
+def _reasons(cut: pl.DataFrame, ties: Sequence[str]) -> pl.Series:
+    """Return what ties each row to another part: a value of its own, the copies of its picture, else its unit's."""
+    cut_in = {
+        f"tie {place}": pl.format("{} {}", pl.lit(name), pl.col(f"tie {place}")) for place, name in enumerate(ties)
     }
-    of_unit = next(iter([*cut.values(), *copied.values()]))
+    cut_in[_COPY] = pl.format("copies of {}", pl.col("image_id").min().over(_COPY))
+    texts = cut.select(
+        _UNIT,
+        *[
+            pl.when((pl.col(name).cast(pl.String) != "") & (pl.col(PART).n_unique().over(name) > 1))
+            .then(text)
+            .alias(name)
+            for name, text in cut_in.items()
+        ],
+    )
+    of_unit = (pl.col(name).min().over(_UNIT) for name in cut_in)
+    return texts.select(pl.coalesce(*cut_in, *of_unit).alias("because")).to_series()
 
-    def reason(row: Mapping[str, Any]) -> str:
-        own = (cut.get((place, row[f"tie {place}"])) for place in range(len(ties)))
-        return next((text for text in own if text), copied.get(row[_COPY], of_unit))
 
-    return [reason(row) for row in unit]
-
-
-def _repaired(manifest: Manifest, cells: Mapping[int, Mapping[str, str]], moves: Sequence[Move]) -> Repair:
-    table = manifest.table
-    places = np.array(sorted(cells), dtype=np.int64)
+def _repaired(manifest: Manifest, moved: pl.DataFrame, moves: tuple[Move, ...]) -> Repair:
+    table, rows = manifest.table, moved.get_column(_ROW)
+    cells = moved.select(**_moved_cells())
     for name in _CELLS:
-        if name in manifest.columns and len(places):
-            values = pl.Series([cells[place][name] for place in places.tolist()], dtype=pl.String)
-            table = table.with_columns(table.get_column(name).scatter(places, values))
+        if name in manifest.columns:
+            changed = table.get_column(name).clone().scatter(rows, cells.get_column(name))
+            table = table.with_columns(changed)
     repaired = replace(manifest, table=table, _known={})
     before, after = _counts(manifest), _counts(repaired)
     n_before, n_after = _by_part(before), _by_part(after)
@@ -248,7 +241,19 @@ def _repaired(manifest: Manifest, cells: Mapping[int, Mapping[str, str]], moves:
         if label and part in n_after and (part, label) not in after
     ]
     notes = _notes(manifest, [part for part in n_before if part not in n_after])
-    return Repair(repaired, tuple(moves), n_before, n_after, tuple(lost), tuple(notes))
+    return Repair(repaired, moves, n_before, n_after, tuple(lost), tuple(notes))
+
+
+def _moved_cells() -> dict[str, pl.Expr]:
+    """Return split, fold and val_fold of a row that goes to another part; a cell that has no effect there stays."""
+    target = pl.col(_HOLDER + _TO)
+    has_fold = pl.col("fold" + _TO) != ""
+    had_fold = pl.col("fold") != ""
+    return {
+        "split": pl.when(~has_fold).then(target).when(pl.col("split") == "test").then(pl.lit("")).otherwise("split"),
+        "fold": pl.col("fold" + _TO),
+        VAL_FOLD: pl.when(has_fold).then(VAL_FOLD + _TO).when(had_fold).then(pl.lit("")).otherwise(VAL_FOLD),
+    }
 
 
 def _counts(manifest: Manifest) -> dict[tuple[str, str], int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from medtool.protocols import Steps
 from medtool.split.page.chart import interval_chart
 from medtool.split.page.inert import inert
 from medtool.split.page.pairs import Place, Selection, ShownPair
+from medtool.split.page.parts import PartCount
 from medtool.split.page.thumbnails import thumbnails_of
 
 #: Cases of a finding that are listed, of these the ones that stand open, and rows that a case names.
@@ -30,6 +32,7 @@ _PLACES = {
 def page_of(
     document: Mapping[str, Any],
     *,
+    parts: Sequence[PartCount] | None = None,
     selection: Selection | None = None,
     workers: int = 1,
     steps: Callable[[int, str], AbstractContextManager[Steps]] | None = None,
@@ -40,6 +43,8 @@ def page_of(
     ----------
     document
         What ``medtool split audit --json`` prints.
+    parts
+        What each part holds; None shows the number of images alone.
     selection
         The duplicate pairs to show side by side; None where no image was opened.
     workers
@@ -50,6 +55,20 @@ def page_of(
     pairs = selection.pairs if selection else ()
     paths = [side.path for pair in pairs for side in (pair.first, pair.second) if isinstance(side.path, Path)]
     thumbnails = thumbnails_of(paths, workers=workers, steps=steps)
+    inflation = document.get("inflation")
+    return _template().render(
+        audit=document,
+        parts=[PartCount(name, n) for name, n in document["parts"].items()] if parts is None else parts,
+        counts=_counts(document),
+        groups=_by_place(selection) if selection else [],
+        pictures=thumbnails,
+        chart=markupsafe.Markup(interval_chart(inflation)) if inflation else "",
+        limits={"cases": MAX_CASES, "open": OPEN_CASES, "rows": MAX_ROWS},
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -60,16 +79,8 @@ def page_of(
     )
     environment.filters["number"] = _number
     environment.filters["counted"] = _counted
-    template = importlib.resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    inflation = document.get("inflation")
-    return environment.from_string(template).render(
-        audit=document,
-        counts=_counts(document),
-        groups=_by_place(selection) if selection else [],
-        pictures=thumbnails,
-        chart=markupsafe.Markup(interval_chart(inflation)) if inflation else "",
-        limits={"cases": MAX_CASES, "open": OPEN_CASES, "rows": MAX_ROWS},
-    )
+    source = importlib.resources.files(__package__).joinpath("page.html.j2")
+    return environment.from_string(source.read_text("utf-8"))
 
 
 def _finalized(value: Any) -> Any:

@@ -58,6 +58,8 @@ def thumbnails_of(
     """
     distinct = list(dict.fromkeys(paths))
     found: dict[Path, Thumbnail] = {}
+    if not distinct:
+        return found
     with steps(len(distinct), "drawing") if steps else nullcontext() as bar:
         n_workers = choose_workers(workers, items=len(distinct))
         for outcome in map_unordered(_thumbnail, distinct, setup=_nothing, workers=n_workers):
