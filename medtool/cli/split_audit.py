@@ -113,6 +113,7 @@ def audit(
     from medtool.manifest import read_manifest, write_manifest
     from medtool.split.audit import audit as run_audit
     from medtool.split.audit import document_of
+    from medtool.storage import sha256_of
 
     for name, path in (("--html", html), ("--fix", fix)):
         _refuse_output(name, path, inputs=(manifest, against, baseline), overwrite=overwrite)
@@ -137,6 +138,7 @@ def audit(
     document = document_of(
         found, manifest=str(manifest), against=None if against is None else str(against), fail_on=fail_on.severity
     )
+    document["manifest_sha256"] = sha256_of(manifest)
     repaired = None
     if fix is not None:
         repaired = _repaired(found, fix, document)

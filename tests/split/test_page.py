@@ -133,7 +133,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_verdict_and_every_finding_are_there_in_words() -> None:
     low = found(case("patient P9", ("y",)), severity="low", code="G106")
-    reading = Reading(page_of(document(found(case()), low, n_known=2, not_checked=["masks: there are none"])))
+    reading = Reading(
+        page_of(
+            document(found(case()), low, n_known=2, not_checked=["masks: there are none"], manifest_sha256="ab" * 32)
+        )
+    )
     for text in (
         "Failed high 1 finding low 1 finding Findings fail the audit from medium on.",
         "The baseline accepts 2 known cases",
@@ -142,7 +146,8 @@ def test_the_verdict_and_every_finding_are_there_in_words() -> None:
         "patient P1 1 in train, 1 in test a , b",
         "Not checked masks: there are none",
         "data/manifest.csv , 4 images",
-        "medtool 0.1.0",
+        "Made by medtool 0.1.0",
+        f"SHA-256 {'ab' * 32}",
     ):
         assert text in reading.text
     assert set(reading.values("a", "href")) == {"#finding-1", "#finding-2", "#not-checked"}
@@ -359,23 +364,59 @@ def test_a_manifest_without_a_split_says_so() -> None:
     assert "No column says which images belong together." in text
 
 
-INFLATION = {
-    "with": {"value": 0.8, "low": 0.7, "high": 0.9},
-    "without": {"value": 0.5, "low": 0.4, "high": 0.6},
-    "difference": {"value": 0.3, "low": 0.2, "high": 0.4},
-}
+def comparison(with_leaks: float, without: float, n_images: int) -> dict[str, Any]:
+    def around(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    difference, control = around(with_leaks - without), around(0.01)
+    scores = {"with": around(with_leaks), "without": around(without), "difference": difference, "control": control}
+    return {**scores, "n_images": n_images}
 
 
-def test_the_inflation_is_drawn_to_scale_and_said_in_words() -> None:
-    reading = Reading(interval_chart(INFLATION))
+def inflation(**changes: Any) -> dict[str, Any]:
+    return {
+        "method": "1-nearest-neighbour",
+        **comparison(0.8, 0.5, 400),
+        "balanced": comparison(0.7, 0.4, 400),
+        "classes": {"mel": comparison(0.6, 0.3, 90), "<nv>": comparison(0.8, 0.5, 310)},
+        "leaking": comparison(0.9, 0.2, 80),
+        "scored": "test",
+        "n_patients": 300,
+        "n_leaking": 80,
+        "n_left_out": 95,
+        "resamples": 2000,
+        "notes": ["chosen at random"],
+        **changes,
+    }
+
+
+def test_the_inflation_is_drawn_to_scale() -> None:
+    reading = Reading(interval_chart([("all images", comparison(0.8, 0.5, 4)), ("some", comparison(1.0, 0.0, 4))]))
     ends = [float(x) for x in reading.values("line", "x1")[:6]]
     left, right = ends[0], ends[-1]
     centres = [float(x) for x in reading.values("circle", "cx")]
-    assert centres == pytest.approx([left + value * (right - left) for value in (0.8, 0.5)], abs=0.1)
-    assert "with the leaks 0.800 (0.700 to 0.900), without them 0.500 (0.400 to 0.600)" in reading.text
-    page = Reading(page_of(document(inflation=INFLATION)))
-    assert "without them: +0.300 (95% interval +0.200 to +0.400)" in page.text
+    assert centres == pytest.approx([left + value * (right - left) for value in (0.8, 0.5, 1.0, 0.0)], abs=0.1)
+    assert "all images: with leaks 0.800 (0.700 to 0.900), without 0.500 (0.400 to 0.600); some:" in reading.text
+
+
+def test_the_inflation_is_told_by_class_first_with_numbers_and_intervals() -> None:
+    page = Reading(page_of(document(inflation=inflation())))
     assert page.tags["svg"] == 1
+    for text in (
+        "400 images of 300 patients (test)",
+        "Something leaks into 80 images.",
+        "mel 90 0.600 0.300 +0.300 +0.200 to +0.400 +0.010 <nv> 310",
+        "mean of the classes 400 0.700 0.400",
+        "images with a leak 80 0.900 0.200 +0.700",
+        "chosen at random",
+    ):
+        assert text in page.text
+
+
+def test_an_inflation_without_leaks_has_no_row_for_them() -> None:
+    page = Reading(page_of(document(inflation=inflation(leaking=None, n_leaking=0))))
+    assert "images with a leak" not in page.text
+    assert page.tags["circle"] == 2
 
 
 def test_a_repair_is_shown_with_its_moves_and_its_cost() -> None:

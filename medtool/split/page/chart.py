@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 640, 150, 70, 34, 10
+_WIDTH, _LEFT, _RIGHT, _ROW, _GAP, _TOP = 680, 256, 60, 26, 14, 8
+_SIDES = (("with", "with leaks", "leaky"), ("without", "without", "clean"))
 
 
-def interval_chart(inflation: Mapping[str, Any]) -> str:
-    """Return an SVG with a point and a 95% interval for the score with and without leaks, on a scale from 0 to 1.
+def interval_chart(comparisons: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return an SVG with a point and a 95% interval for scores with and without leaks, on a scale from 0 to 1.
 
     Parameters
     ----------
-    inflation
-        As in the audit's document: ``with`` and ``without``, each with ``value``, ``low`` and ``high``.
+    comparisons
+        What was scored, in words that need no escaping, and its scores as in the audit's document: ``with`` and
+        ``without``, each with ``value``, ``low`` and ``high``.
     """
-    rows = [("with the leaks", inflation["with"], "leaky"), ("without them", inflation["without"], "clean")]
-    bottom = _TOP + _ROW * len(rows)
+    block = _ROW * len(_SIDES) + _GAP
+    bottom = _TOP + block * len(comparisons) - _GAP
+    title = "; ".join(f"{name}: {_in_words(scores)}" for name, scores in comparisons)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {bottom + 28}" role="img" aria-labelledby="chart-title">',
-        f'<title id="chart-title">{_sentence(rows)}</title>',
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {bottom + 26}" role="img" aria-labelledby="chart-title">',
+        f'<title id="chart-title">{title}</title>',
     ]
     for step in range(6):
         x = _x(step / 5)
         parts.append(f'<line class="grid" x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}"/>')
         parts.append(f'<text class="tick" x="{x}" y="{bottom + 18}" text-anchor="middle">{step / 5:.1f}</text>')
-    for place, (name, score, kind) in enumerate(rows):
-        value, low, high = (float(score[key]) for key in ("value", "low", "high"))
-        y = _TOP + _ROW * place + _ROW / 2
-        parts.append(f'<text x="{_LEFT - 14}" y="{y + 4.5}" text-anchor="end">{name}</text>')
-        parts.append(f'<g class="{kind}"><line class="bar" x1="{_x(low)}" y1="{y}" x2="{_x(high)}" y2="{y}"/>')
-        parts += [f'<line class="bar" x1="{_x(end)}" y1="{y - 5}" x2="{_x(end)}" y2="{y + 5}"/>' for end in (low, high)]
-        parts.append(f'<circle cx="{_x(value)}" cy="{y}" r="5"/></g>')
-        parts.append(f'<text class="value" x="{_WIDTH - _RIGHT + 14}" y="{y + 4.5}">{value:.3f}</text>')
+    for place, (name, scores) in enumerate(comparisons):
+        top = _TOP + block * place
+        parts.append(f'<text class="name" x="0" y="{top + _ROW / 2 + 4.5}">{name}</text>')
+        for row, (key, side, kind) in enumerate(_SIDES):
+            parts.append(_row(scores[key], side, kind, top + _ROW * row + _ROW / 2))
     return "".join([*parts, "</svg>"])
 
 
+def _row(score: Mapping[str, Any], name: str, kind: str, y: float) -> str:
+    value, low, high = (float(score[key]) for key in ("value", "low", "high"))
+    ends = "".join(f'<line class="bar" x1="{_x(x)}" y1="{y - 5}" x2="{_x(x)}" y2="{y + 5}"/>' for x in (low, high))
+    return (
+        f'<text x="{_LEFT - 14}" y="{y + 4.5}" text-anchor="end">{name}</text>'
+        f'<g class="{kind}"><line class="bar" x1="{_x(low)}" y1="{y}" x2="{_x(high)}" y2="{y}"/>{ends}'
+        f'<circle cx="{_x(value)}" cy="{y}" r="4.5"/></g>'
+        f'<text class="value" x="{_WIDTH - _RIGHT + 14}" y="{y + 4.5}">{value:.3f}</text>'
+    )
+
+
 def _x(value: float) -> float:
-    inside = min(1.0, max(0.0, value))
-    return round(_LEFT + inside * (_WIDTH - _LEFT - _RIGHT), 1)
+    return round(_LEFT + value * (_WIDTH - _LEFT - _RIGHT), 1)
 
 
-def _sentence(rows: list[tuple[str, Mapping[str, Any], str]]) -> str:
-    scores = [
-        f"{name} {float(score['value']):.3f} ({float(score['low']):.3f} to {float(score['high']):.3f})"
-        for name, score, _ in rows
-    ]
-    return f"Nearest-neighbour accuracy: {', '.join(scores)}"
+def _in_words(scores: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {scores[key]['value']:.3f} ({scores[key]['low']:.3f} to {scores[key]['high']:.3f})"
+        for key, name, _ in _SIDES
+    )

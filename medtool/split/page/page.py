@@ -62,7 +62,7 @@ def page_of(
         counts=_counts(document),
         groups=_by_place(selection) if selection else [],
         pictures=thumbnails,
-        chart=markupsafe.Markup(interval_chart(inflation)) if inflation else "",
+        chart=markupsafe.Markup(interval_chart(_compared(inflation))) if inflation else "",
         limits={"cases": MAX_CASES, "open": OPEN_CASES, "rows": MAX_ROWS},
     )
 
@@ -100,6 +100,14 @@ def _counts(document: Mapping[str, Any]) -> dict[str, int]:
     """Return how many findings there are of each severity, the worst first."""
     severities = [found["severity"] for found in document["findings"]]
     return {severity: severities.count(severity) for severity in ("high", "medium", "low") if severity in severities}
+
+
+def _compared(inflation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what the chart compares: all scored images, and those that something leaks into."""
+    compared = [("all images", inflation)]
+    if inflation["leaking"]:
+        compared.append(("images with a leak", inflation["leaking"]))
+    return compared
 
 
 def _by_place(selection: Selection) -> list[tuple[str, list[ShownPair], int]]:
