@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from medtool import __version__
 from medtool.errors import InputError
 from medtool.manifest import Manifest, locate
@@ -117,7 +119,8 @@ def audit(
         from medtool.split.inflation import estimate
         from medtool.split.rules.images import image_findings
         from medtool.split.rules.masks import mask_findings
-        from medtool.split.rules.pictures import duplicate_findings, picture_numbers
+        from medtool.split.rules.pictures import duplicate_findings
+        from medtool.split.units import units_of
 
         paths, missing = _images_of(manifest)
         if against is not None:
@@ -126,10 +129,11 @@ def audit(
         notes += duplicates.notes
         findings += duplicate_findings(table, duplicates, other=other)
         findings += image_findings(table, duplicates.fingerprints, missing=missing)
+        images = pl.int_range(len(paths), eager=True).to_frame()
         masks, mask_notes = mask_findings(
             table,
             duplicates.fingerprints.sizes,
-            pictures=picture_numbers(len(paths), duplicates.pairs),
+            pictures=units_of(images, (), [(pair.first, pair.second) for pair in duplicates.pairs]),
             workers=workers,
             cluster=cluster,
             steps=steps,
