@@ -132,7 +132,7 @@ class Cache:
             paths = _shards(self._folder)
             n_used = len(np.unique(np.frombuffer(self._used, np.uint64)))
             if len(self.prefixes) <= 2 * n_used + _MOST_OTHERS:
-                paths = [path for path in paths if path.stat().st_size < _SMALL_BYTES]
+                paths = [path for path in paths if _is_small(path)]
                 if len(paths) <= _MOST_SMALL:
                     return
             with locked(self._folder):
@@ -182,6 +182,13 @@ def prefix_of(sha256: str) -> int:
 
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob(SHARD))
+
+
+def _is_small(path: Path) -> bool:
+    try:
+        return path.stat().st_size < _SMALL_BYTES
+    except FileNotFoundError:  # another process made it one with others
+        return False
 
 
 def _write(folder: Path, rows: Rows) -> None:

@@ -41,6 +41,7 @@ _REACH = 2  # steps that a part is shifted by, at most, until it fits best
 _N_FITTED = 14  # half waves of a part that are compared, from 0 on
 _MOST_WAVES = 18  # of a coefficient that is compared, both ways together
 _FINENESS = 1.5  # the weight of a coefficient is its number of half waves to this power
+_NOTHING = 1e-6
 _BLOCK_IMAGES = 20_000  # whose parts are matched at a time
 _BLOCK_ROWS = 2048
 _BLOCK_HASHED = 128
@@ -248,7 +249,9 @@ def _maps() -> npt.NDArray[np.float32]:
     for before, behind in _parts() * (MOST_CUT / _STEPS):
         within = before + (1 - before - behind) * places
         found.append(own @ (scale * np.cos(waves * within)).T / len(places))
-    return np.array(found, np.float32)
+    maps = np.array(found, np.float32)
+    maps[np.abs(maps) < _NOTHING] = 0  # so that of the whole every coefficient is what it was, zeros too
+    return maps
 
 
 @lru_cache(4)
