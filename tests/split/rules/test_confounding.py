@@ -150,14 +150,23 @@ def test_few_patients_prove_nothing():
     assert seen(columns(table_of(cohort(24, extra=agreeing(1.0))))) == {("C402", "medium"): {"extra"}}
 
 
-def test_a_column_that_tells_one_rare_class_is_told():
+def test_a_column_that_tells_one_rare_class_is_told_where_the_class_has_ten_votes():
     rows = [{"label": "rare" if n % 40 == 0 else f"class {n % 3}", "extra": "x" * (n % 40 == 0)} for n in range(800)]
     assert only(columns(table_of(rows)), "C402").cases[0].detail.startswith("tells rare from the rest")
+    assert columns(table_of(rows[:320])) == []
 
 
 def test_a_column_of_the_diagnosis_that_goes_with_it_is_a_low_finding():
     rows = cohort(200, dx_type=agreeing(0.8), hair=agreeing(0.8))
     assert seen(columns(table_of(rows))) == {("C402", "low"): {"dx_type"}}
+
+
+def test_the_more_columns_are_looked_at_the_more_evidence_it_takes():
+    says = ["A"] * 15 + ["B"] * 5 + ["A"] * 6 + ["B"] * 14
+    rows = [{"label": "mn"[place >= 20], "dx_type": one} for place, one in enumerate(says)]
+    assert seen(columns(table_of(rows))) == {("C402", "low"): {"dx_type"}}
+    more = [{**row, **{f"more{n}": "xy"[(place + n) % 2] for n in range(3)}} for place, row in enumerate(rows)]
+    assert columns(table_of(more)) == []
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,11 @@ def test_images_left_out_for_want_of_a_label_were_not_chosen():
     }
 
 
+def test_a_labelled_image_left_out_for_an_unlabelled_one_was_chosen():
+    rows = [{"patient": "a", "split": "train", "label": ""}, {"patient": "a", "split": "", "label": "m"}]
+    assert seen(groups_partly_used(table_of(rows))) == {("F303", "medium"): {"patient a"}}
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["train", "test", ""])), min_size=1), st.randoms())
 def test_partly_used_patients_are_those_of_a_plain_group_by(pairs, random):

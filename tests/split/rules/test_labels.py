@@ -38,6 +38,7 @@ def test_classes_that_a_fold_or_its_val_part_lacks_are_told():
     assert classes_missing(table_of(rows)) == []
     in_val = [{**row, "val_fold": "1" if n == 0 else ""} for n, row in enumerate(rows)]
     assert seen(classes_missing(table_of(in_val))) == {("B802", "medium"): {"b in val of fold 1"}}
+    assert classes_missing(table_of([{**row, "val_fold": "7" if n == 0 else ""} for n, row in enumerate(rows)])) == []
     assert seen(classes_missing(table_of(rows[:-1]))) == {("B802", "medium"): {"b in fold 2"}}
 
 
