@@ -105,8 +105,9 @@ def read_text_table(path: Path, *, may_have_index: bool = False) -> TextTable:
 
 def _frame(header: list[str], rows: list[list[str]]) -> pl.DataFrame:
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    # By name, not as a list of series: of these polars gives one without a name another.
     return pl.DataFrame(
-        [pl.Series(name, values, dtype=pl.String) for name, values in zip(header, columns, strict=True)]
+        {name: pl.Series(values, dtype=pl.String) for name, values in zip(header, columns, strict=True)}
     )
 
 
