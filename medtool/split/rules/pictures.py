@@ -226,11 +226,16 @@ class _Album:
         if kind is not Kind.NEAR:
             return _SAME[kind]  # what equals an equal one is equal
         first, second = shown
-        places = self.ways.between(first, goal) if goal == second else self.ways.between(second, goal)[::-1]
+        start = first if goal == second else second
+        count = self.ways.length(start, goal) - 1
+        if count > _LISTED:
+            return f"linked by way of {count:,} others"
+        places = self.ways.between(start, goal)
         between = [
-            self.ids[place] if place < self.count else f"{self.ids[place]} of the other manifest" for place in places
+            self.ids[place] if place < self.count else f"{self.ids[place]} of the other manifest"
+            for place in (places if start == first else places[::-1])
         ]
-        return f"linked by way of {_listed(between)}"
+        return f"linked by way of {', '.join(between)}"
 
 
 class _Ways:
@@ -241,28 +246,33 @@ class _Ways:
         for first, second in pairs:
             self._neighbours[first].append(second)
             self._neighbours[second].append(first)
-        self._next: dict[int, dict[int, int]] = {}
+        self._towards: dict[int, dict[int, tuple[int, int]]] = {}
+
+    def length(self, start: int, goal: int) -> int:
+        """Return how many pairs a chain has."""
+        return self._tree(goal)[start][1]
 
     def between(self, start: int, goal: int) -> list[int]:
         """Return the images that a chain from ``start`` to ``goal`` runs through."""
-        if goal not in self._next:
-            self._next[goal] = self._towards(goal)
-        following = self._next[goal]
+        following = self._tree(goal)
         found = []
-        while (start := following[start]) != goal:
+        while (start := following[start][0]) != goal:
             found.append(start)
         return found
 
-    def _towards(self, goal: int) -> dict[int, int]:
-        following = {goal: goal}
-        queue = deque([goal])
-        while queue:
-            place = queue.popleft()
-            for near in self._neighbours[place]:
-                if near not in following:
-                    following[near] = place
-                    queue.append(near)
-        return following
+    def _tree(self, goal: int) -> dict[int, tuple[int, int]]:
+        """Return for every image that a chain links to ``goal`` the next one on the way, and how far it is."""
+        if goal not in self._towards:
+            following = {goal: (goal, 0)}
+            queue = deque([goal])
+            while queue:
+                place = queue.popleft()
+                for near in self._neighbours[place]:
+                    if near not in following:
+                        following[near] = place, following[place][1] + 1
+                        queue.append(near)
+            self._towards[goal] = following
+        return self._towards[goal]
 
 
 def _unpaired(rows: Sequence[int], sides: Sequence[str], is_covered: Set[int]) -> Iterator[tuple[int, int]]:

@@ -77,6 +77,17 @@ def test_a_chain_through_an_unused_row_is_a_leak_and_the_unused_row_is_none():
     assert {code: [case.rows for case in cases] for code, cases in found.items()} == {"D204": [("i0", "i2")]}
 
 
+def test_a_long_chain_is_counted_and_found_in_time():
+    parts = ["train"] * 20_000 + ["test"]
+    chain = duplicates_of(*((number, number + 1, Kind.NEAR) for number in range(20_000)))
+    found = by_code(duplicate_findings(table_of(parts), chain))
+    assert len(found["D204"]) == 20_000
+    details = {case.rows[0]: case.detail for case in found["D204"]}
+    assert details["i19999"] == "train and test: mirrored (similarity 0.980)"
+    assert details["i19995"] == "train and test: linked by way of i19996, i19997, i19998, i19999"
+    assert details["i0"] == "train and test: linked by way of 19,999 others"
+
+
 def test_a_chain_through_an_altered_copy_is_told_apart_from_the_same_bytes():
     pairs = duplicates_of((0, 1, Kind.BYTES), (1, 2, Kind.BYTES), (2, 3, Kind.PIXELS), (0, 4, Kind.NEAR))
     found = by_code(duplicate_findings(table_of(["train", "train", "test", "test", "val"]), pairs))
