@@ -19,7 +19,7 @@ from medtool.split.baseline import without_known
 from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Severity
 from medtool.split.options import AuditOptions
 from medtool.split.rules.of_table import against_findings, table_findings
-from medtool.split.rules.runs import run_findings
+from medtool.split.rules.runs import not_compared, run_findings
 from medtool.split.table import PART, AuditTable
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def audit(
     else:
         not_checked.append("duplicates, images, masks and what leaks do to a score: no image was opened (--no-images)")
     findings += run_findings(table, runs, sha256s=sha256s)
+    not_checked += not_compared(table, runs)
     findings.sort(key=lambda found: (-found.severity.rank, found.rule.code))
     kept, _ = without_known(findings, known)
     met = known & {case.key(found.rule) for found in findings for case in found.cases} if known else frozenset()
