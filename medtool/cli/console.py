@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from medtool.errors import ExitCode, MedtoolError, OutputError, reason_of
+from medtool.inert import inert
 from medtool.protocols import Steps
 
 if TYPE_CHECKING:
@@ -38,28 +39,6 @@ class Settings:
 
 
 settings = Settings()
-
-
-def inert(text: str) -> str:
-    r"""Return ``text`` with every control character but tab written out, so that a terminal obeys none of them.
-
-    C0 and C1 controls, DEL, line breaks, and the bidirectional overrides become ``\xNN`` or ``\uNNNN``; lone
-    surrogates (undecodable bytes of a file name) become ``\udcNN``.
-    """
-    return "".join(character if _is_harmless(character) else _escaped(character) for character in text)
-
-
-def _is_harmless(character: str) -> bool:
-    code = ord(character)
-    if code < 0x20:
-        return character == "\t"
-    is_bidirectional = 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x2028, 0x2029)
-    return not (0x7F <= code <= 0x9F or is_bidirectional or 0xD800 <= code <= 0xDFFF)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def out(line: str) -> None:

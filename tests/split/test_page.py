@@ -21,8 +21,7 @@ from medtool.manifest import Manifest
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import FORMAT, FORMAT_VERSION
 from medtool.split.page.chart import interval_chart
-from medtool.split.page.inert import MOST_CHARACTERS, inert
-from medtool.split.page.page import MAX_CASES, page_of
+from medtool.split.page.page import MAX_CASES, MOST_CHARACTERS, page_of, shown
 from medtool.split.page.pairs import MAX_PAIRS, Place, select_pairs
 from medtool.split.page.parts import count_parts
 from medtool.split.page.thumbnails import LONG_SIDE_PX, thumbnails_of
@@ -199,7 +198,7 @@ def test_hostile_text_is_shown_and_does_nothing(folder: Path) -> None:
     tags = Reading(page).tags
     assert {tag for tag in tags if tags[tag]} == set(Reading(clean).tags)
     assert tags["img"] == 2
-    assert inert(HOSTILE) in "".join(Reading(page).texts)
+    assert shown(HOSTILE) in "".join(Reading(page).texts)
     assert not [letter for letter in page if unicodedata.category(letter) in ("Cc", "Cf", "Cs") and letter != "\n"]
     assert page.encode().decode() == page
 
@@ -207,14 +206,14 @@ def test_hostile_text_is_shown_and_does_nothing(folder: Path) -> None:
 @given(st.text(max_size=40))
 def test_any_id_is_shown_as_its_inert_form(text: str) -> None:
     reading = Reading(page_of(document(found(case(text)))))
-    assert inert(text) in reading.texts or not text
-    assert all(unicodedata.category(letter) not in ("Cc", "Cf", "Cs") for letter in inert(text))
+    assert shown(text) in reading.texts or not text
+    assert all(unicodedata.category(letter) not in ("Cc", "Cf", "Cs") for letter in shown(text))
 
 
 def test_inert_text_keeps_what_people_write_and_writes_out_what_hides() -> None:
-    assert inert("Müller عربي 患者 12") == "Müller عربي 患者 12"
-    assert inert("a\tb\n\x1b[0m\u202e\u200b\ufeff\U000e0041") == r"a\x09b\x0a\x1b[0m\u202e\u200b\ufeff\U000e0041"
-    assert inert("x" * (MOST_CHARACTERS + 7)) == "x" * MOST_CHARACTERS + "… (7 more characters)"
+    assert shown("Müller عربي 患者 12") == "Müller عربي 患者 12"
+    assert shown("a\tb\n\x1b[0m\u202e\u200b\ufeff\U000e0041") == r"a\x09b\x0a\x1b[0m\u202e\u200b\ufeff\U000e0041"
+    assert shown("x" * (MOST_CHARACTERS + 7)) == "x" * MOST_CHARACTERS + "… (7 more characters)"
 
 
 def test_ten_thousand_cases_are_a_small_page_that_says_what_it_leaves_out() -> None:

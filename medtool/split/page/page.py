@@ -12,15 +12,17 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from medtool.inert import inert
 from medtool.protocols import Steps
 from medtool.split.page.chart import interval_chart
-from medtool.split.page.inert import inert
 from medtool.split.page.pairs import Place, Selection, ShownPair
 from medtool.split.page.parts import PartCount
 from medtool.split.page.thumbnails import thumbnails_of
 
 #: Cases of a finding that are listed, of these the ones that stand open, and rows that a case names.
 MAX_CASES, OPEN_CASES, MAX_ROWS = 200, 12, 8
+#: Longer texts are cut: a cell may hold a megabyte, and a page many cells.
+MOST_CHARACTERS = 400
 
 _PLACES = {
     Place.TWO_PARTS: "In two parts",
@@ -85,7 +87,13 @@ def _template() -> jinja2.Template:
 
 def _finalized(value: Any) -> Any:
     """Make every text inert that the template shows, but what is HTML already."""
-    return inert(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+    return shown(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+
+
+def shown(text: str) -> str:
+    """Return a text from outside as the page shows it: inert, and cut with a count of the rest if it is very long."""
+    more = len(text) - MOST_CHARACTERS
+    return inert(text) if more <= 0 else f"{inert(text[:MOST_CHARACTERS])}… ({more:,} more characters)"
 
 
 def _number(value: float) -> str:
