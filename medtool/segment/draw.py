@@ -14,6 +14,8 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 from scipy import ndimage
 
+from medtool.inert import inert
+
 if TYPE_CHECKING:
     from medtool.protocols import RGB8, BoolMask, Points
 
@@ -132,7 +134,7 @@ def _thumbnail(tile: Tile) -> PillowImage.Image:
     """Return a tile's picture, at most a tile wide and high; a grey one where there is none."""
     if tile.overlay is None:
         box = PillowImage.new("RGB", (TILE_PX, TILE_PX // 2), (225, 225, 225))
-        lines = textwrap.wrap(_inert(tile.reason), width=36)[:6]
+        lines = textwrap.wrap(inert(tile.reason), width=36)[:6]
         ImageDraw.Draw(box).multiline_text((6, 6), "\n".join(lines), fill=(90, 0, 0), font_size=12)
         return box
     picture = PillowImage.fromarray(tile.overlay)
@@ -142,17 +144,12 @@ def _thumbnail(tile: Tile) -> PillowImage.Image:
 
 def _shortened(caption: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
     """Cut a caption to the tile's width, keeping its end, where file names differ."""
-    text = _inert(caption)
+    text = inert(caption)
     if pen.textlength(text, font=font) <= TILE_PX:
         return text
     while text and pen.textlength(f"…{text}", font=font) > TILE_PX:
         text = text[1:]
     return f"…{text}"
-
-
-def _inert(text: str) -> str:
-    """Return text in one line that any font library takes: what cannot be printed is written out."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def to_jpeg(rgb: RGB8) -> bytes:
