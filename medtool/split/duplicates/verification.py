@@ -1,0 +1,268 @@
+"""Whether two images show the same picture: the detail in every part of it has to agree.
+
+Two pictures of one kind of thing share their outline, not their grain: the lines of the skin, the hairs, the edges of
+cells. So both are laid on one another to a fraction of a pixel (:mod:`medtool.split.duplicates.alignment`), and the
+correlation of their fine detail is taken around each point. What compression may have changed is allowed for: its noise
+has about the same strength in every picture, so detail that is hardly stronger may disagree, and strong detail may not.
+The pair is one picture if all but a fifth of it agrees; a fifth may be hidden under writing or a ruler. How this was
+chosen and how good it is: docs/explanation/duplicates.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from medtool.images.options import ReadOptions
+from medtool.images.reader import read_bytes, read_image, reduced
+from medtool.split.duplicates.alignment import SIDE, Frame, Grey, Square, aligned, band, common
+from medtool.split.duplicates.orientation import NAMES, TRANSPOSED, inverse, of_exif
+from medtool.split.duplicates.pairs import Kind
+
+#: Least similarity of two images that show the same picture.
+LEAST_SIMILARITY: Final = 0.95
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
+_FINE_PX = 1.5  # of the square: the detail that is compared lies between this deviation and twice it
+_WINDOW_PX = 13
+_EVERY_PX = 4  # windows overlap; so many pixels lie between the middles of two that are looked at
+_MAY_DISAGREE = 20.0  # per cent of the windows
+_LEAST_WINDOWS = 0.05  # of all must have detail
+_NOISE = (0.1, 4.0)  # grey levels squared: of the least and the most noise that is allowed for
+_STRONG = 16.0  # times the noise: detail that cannot have been lost
+
+_SAME_SIZE = 0.015  # scales and shares nearer to 1 than this are 1
+_SAME_CONTRAST = 0.08
+_SAME_BRIGHTNESS = 8.0  # grey levels
+_LEAST_TURN_DEG = 0.7
+_PLAINLY_OTHER = 0.5  # similarity of a window below which something else is there
+_LEAST_OTHER = 0.02  # of the windows
+_SAME_EXACTLY = 0.01  # grey levels between the squares of equal pixels, for rounding
+_SAME_DECODED = 6.0  # grey levels between the squares of equal pixels that were reduced in two ways
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What is kept of an image file while it is compared.
+
+    Attributes
+    ----------
+    path
+        The file.
+    square
+        The upright picture's brightness.
+    height, width
+        In pixels of the file, upright.
+    format
+        Such as ``JPEG``.
+    exif
+        Orientation in which the file stores it, 1 to 8.
+    """
+
+    path: Path
+    square: Square
+    height: int
+    width: int
+    format: str
+    exif: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Two images show the same picture.
+
+    Attributes
+    ----------
+    kind
+        Equal pixels, or nearly equal pictures. Equal bytes are not looked for here.
+    similarity
+        From :data:`LEAST_SIMILARITY` to 1: correlation of the detail, noise of compression allowed for, that four
+        fifths of the common part reach.
+    alteration
+        What was done to the one that shows less, or to the second; empty for equal pixels.
+    """
+
+    kind: Kind
+    similarity: float
+    alteration: str
+
+
+def picture_of(path: Path, options: ReadOptions | None = None) -> Picture:
+    """Read what is needed of an image; of a JPEG file a reduced copy.
+
+    Raises
+    ------
+    ImageError
+        As :func:`medtool.images.read_image`.
+    """
+    small = reduced(read_bytes(path, options), least_px=SIDE, options=options)
+    turning = of_exif(small.orientation)
+    height, width = small.size[::-1] if turning & TRANSPOSED else small.size
+    square = Square.of(small.rgb @ _LUMA).turned(turning)
+    return Picture(path, square, height, width, small.format, small.orientation)
+
+
+def verify(
+    first: Picture,
+    second: Picture,
+    orientation: int = 0,
+    *,
+    cut: tuple[float, float, float, float] = (0, 0, 0, 0),
+    is_second_larger: bool = False,
+) -> Verdict | None:
+    """Return what two images have in common; None if they do not show the same picture, or too little to tell.
+
+    Parameters
+    ----------
+    orientation
+        ``turn(second, orientation)`` shows what the first shows; see :mod:`medtool.split.duplicates.orientation`.
+    cut
+        Share of the larger picture's height and width, as it is upright, that the smaller lacks at the top, bottom,
+        left and right, to within about three hundredths.
+    is_second_larger
+        Which of the two is the larger.
+
+    Raises
+    ------
+    ImageError
+        If the pixels may be equal and cannot be read to the end.
+    """
+    if orientation == 0 and _may_be_equal(first, second) and has_equal_pixels(first.path, second.path):
+        return Verdict(Kind.PIXELS, 1.0, "")
+    larger, smaller = (second, first) if is_second_larger else (first, second)
+    turning = inverse(orientation) if is_second_larger else orientation
+    square = smaller.square.turned(turning)
+    height, width = (smaller.width, smaller.height) if turning & TRANSPOSED else (smaller.height, smaller.width)
+    frame = aligned(square, larger.square, Frame.cutting(*cut))
+    shown = None if frame is None else common(square, larger.square, frame)
+    if frame is None or shown is None:
+        return None
+    side_px = min(height, width, larger.height * frame.height, larger.width * frame.width)
+    windows = window_similarities(*shown, noise=float(np.clip((SIDE / side_px) ** 2, *_NOISE)))
+    if windows is None:
+        return None
+    similarity = float(np.percentile(windows, _MAY_DISAGREE))
+    if similarity < LEAST_SIMILARITY:
+        return None
+    scales = width / (larger.width * frame.width), height / (larger.height * frame.height)
+    words = [
+        NAMES[inverse(turning)],
+        _turn_in_words(frame, larger),
+        _crop_in_words(frame),
+        _scale_in_words(*scales),
+        _light_in_words(*shown),
+        _rest_in_words(windows),
+    ]
+    return Verdict(Kind.NEAR, similarity, ", ".join(word for word in words if word) or "small changes of its pixels")
+
+
+def window_similarities(one: Grey, other: Grey, *, noise: float) -> npt.NDArray[np.float32] | None:
+    """Return how alike the detail of two aligned pictures is in each window that has any, at most 1.
+
+    Parameters
+    ----------
+    one, other
+        Of one shape, in grey levels.
+    noise
+        Mean square, in grey levels, of what compression may have added to either in the band that is compared.
+
+    Returns
+    -------
+    npt.NDArray[np.float32] | None
+        Shape ``(n,)``; None if too few windows have detail.
+    """
+    detail = band(one, _FINE_PX, 2 * _FINE_PX)
+    other_detail = band(other, _FINE_PX, 2 * _FINE_PX)
+    power, other_power = _means(detail * detail), _means(other_detail * other_detail)
+    correlation = _means(detail * other_detail) / np.sqrt(np.maximum(power * other_power, 1e-12))
+    weaker, stronger = np.minimum(power, other_power), np.maximum(power, other_power)
+    has_detail = weaker > noise / 4
+    is_one_sided = ~has_detail & (stronger > _STRONG * noise)
+    if has_detail.sum() + is_one_sided.sum() < _LEAST_WINDOWS * weaker.size:
+        return None
+    # Of two pictures that differ by noise only, the correlation is that of the weaker with itself plus the noise.
+    expected = 1 / np.sqrt(1 + noise / weaker[has_detail])
+    found = np.minimum(correlation[has_detail] / expected, 1)
+    return np.concatenate((found, np.zeros(int(is_one_sided.sum()), np.float32))).astype(np.float32)
+
+
+def _means(values: Grey) -> Grey:
+    found = np.asarray(cv2.boxFilter(values, -1, (_WINDOW_PX, _WINDOW_PX), borderType=cv2.BORDER_REFLECT), np.float32)
+    return found[_EVERY_PX // 2 :: _EVERY_PX, _EVERY_PX // 2 :: _EVERY_PX]
+
+
+def has_equal_pixels(one: Path, other: Path) -> bool:
+    """Tell whether two images have the same upright pixels; grey is colour of three equal channels."""
+    return bool(pixel_digest(one) == pixel_digest(other))
+
+
+def pixel_digest(path: Path) -> bytes:
+    """Return what is equal for images of equal upright pixels, and for no others.
+
+    Numbers count by value, not by how they are stored: 8-bit pixels equal 16-bit pixels of the same small numbers.
+
+    Raises
+    ------
+    ImageError
+        As :func:`medtool.images.read_image`.
+    """
+    pixels = read_image(path).pixels
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float64)
+        if ((pixels >= 0) & (pixels <= 255) & (pixels == np.rint(pixels))).all():
+            pixels = pixels.astype(np.uint8)
+        else:
+            pixels += 0.0  # negative zero becomes zero
+    digest = hashlib.sha256(f"{pixels.dtype.str}{pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.digest()
+
+
+def _may_be_equal(first: Picture, second: Picture) -> bool:
+    """Tell whether full decoding may find equal pixels."""
+    if (first.height, first.width) != (second.height, second.width):
+        return False
+    # A JPEG file was reduced on its way, any other file after it; with different turns that comes out differently too.
+    is_alike = (first.format == "JPEG") == (second.format == "JPEG") and first.exif == second.exif
+    most = float(abs(first.square.grey - second.square.grey).max())
+    return most <= (_SAME_EXACTLY if is_alike else _SAME_DECODED)
+
+
+def _turn_in_words(frame: Frame, larger: Picture) -> str:
+    shape = np.array([larger.width, larger.height])
+    slants = frame.matrix * shape[:, None]
+    # A turn moves a picture's right edge down as far as it moves its lower edge to the left; widths and heights differ.
+    degrees = np.degrees(np.arctan2(slants[1, 0] - slants[0, 1], slants[0, 0] + slants[1, 1]))
+    return f"turned by {abs(degrees):.0f}°" if abs(degrees) >= _LEAST_TURN_DEG else ""
+
+
+def _crop_in_words(frame: Frame) -> str:
+    share = min(frame.width, 1) * min(frame.height, 1)
+    return f"cropped to {share:.0%}" if share < 1 - _SAME_SIZE else ""
+
+
+def _scale_in_words(across: float, down: float) -> str:
+    if abs(across / down - 1) > 2 * _SAME_SIZE:
+        return f"resized ×{across:.2f} across and ×{down:.2f} down"
+    scale = float(np.sqrt(across * down))
+    return f"resized ×{scale:.2f}" if abs(scale - 1) > 2 * _SAME_SIZE else ""
+
+
+def _light_in_words(one: Grey, other: Grey) -> str:
+    contrast = float(one.std()) / max(float(other.std()), 1e-3)
+    is_changed = abs(np.log(max(contrast, 1e-3))) > _SAME_CONTRAST
+    is_changed = is_changed or abs(float(one.mean() - other.mean())) > _SAME_BRIGHTNESS
+    return "brightness or contrast changed" if is_changed else ""
+
+
+def _rest_in_words(windows: npt.NDArray[np.float32]) -> str:
+    share = float((windows < _PLAINLY_OTHER).mean())
+    return f"something else in {share:.0%} of it" if share >= _LEAST_OTHER else ""
