@@ -15,6 +15,7 @@ from medtool.storage import make_folder, write_whole
 
 # Five folds of a million images with names of 60 characters take 350 MB.
 _MAX_BYTES = 512 * 2**20
+_MAX_DIGITS = 100
 _MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x00\x00\xfe\xff", "UTF-32"))
 
 
@@ -31,7 +32,7 @@ def read_strict_json(path: Path) -> Any:
     """
     text = _text_of(path)
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}, column {error.colno}: this is not JSON: {error.msg.lower()}"
@@ -73,7 +74,7 @@ def refuse_unless_file(path: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     if not path.is_file():
-        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}, not a file")
+        raise InputError(f"{path} is {'a folder, not a file' if path.is_dir() else 'not a regular file'}")
     if size_bytes > _MAX_BYTES:
         raise InputError(f"{path} has {size_bytes:,} bytes; the list of a split has {_MAX_BYTES:,} at most")
 
@@ -85,6 +86,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {shown(key)} stands twice in one object")
         made[key] = value
     return made
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _constant(name: str) -> Any:
