@@ -24,8 +24,8 @@ from medtool.errors import BusyError, reason_of
 from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, VERSION, Fingerprint
 from medtool.storage import locked, make_folder, sweep_temporaries, write_whole
 
-#: Endings of the folder's name and of what is in it.
-SUFFIX: Final = ".hashes"
+#: The folder's name, and the names of what is in it.
+NAME: Final = "medtool.hashes"
 SHARD: Final = "hashes-*.parquet"
 
 _FLUSH_ROWS = 5000  # or so many seconds, whichever is first: what a kill loses
@@ -53,8 +53,8 @@ Rows = npt.NDArray[np.void]
 
 
 def cache_path(manifest: Path) -> Path:
-    """Return the folder in which the fingerprints of a manifest's images are kept: beside it."""
-    return manifest.with_name(f"{manifest.stem}{SUFFIX}")
+    """Return the folder in which fingerprints are kept: beside the manifest, for all manifests that lie there."""
+    return manifest.with_name(NAME)
 
 
 class Cache:

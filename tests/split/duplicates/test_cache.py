@@ -54,7 +54,7 @@ def assert_same(one, other):
 
 
 def test_the_cache_lies_beside_the_manifest():
-    assert cache_path(Path("data") / "manifest.v2.csv") == Path("data") / "manifest.v2.hashes"
+    assert cache_path(Path("data") / "manifest.v2.csv") == Path("data") / "medtool.hashes"
 
 
 def test_what_was_made_once_is_not_made_again_and_is_the_same(tmp_path, images, made):
