@@ -12,7 +12,20 @@ from medtool.manifest import Manifest
 from medtool.roles import parts_of
 
 # Columns that by their name hold what must not be cut, the widest first.
-GROUP_COLUMNS = ("patient", "case", "study", "exam", "slide", "specimen", "lesion", "nodule", "video", "volume")
+GROUP_COLUMNS = (
+    "patient",
+    "subject",
+    "participant",
+    "case",
+    "study",
+    "exam",
+    "slide",
+    "specimen",
+    "lesion",
+    "nodule",
+    "video",
+    "volume",
+)
 
 PART = "_part"  # a manifest's columns are taken as they are; this one is added
 

@@ -12,7 +12,7 @@ from medtool.roles import VAL_FOLD, folds_of
 from medtool.split.catalogue import CLASS_IMBALANCE, CLASS_MISSING, CLASS_OF_FEW_GROUPS, NO_LABEL
 from medtool.split.findings import Case, Finding, finding
 from medtool.split.rules.identifiers import is_known
-from medtool.split.rules.tally import held_out, in_order, name_of, told, used
+from medtool.split.rules.tally import counted, held_out, in_order, name_of, told, used
 from medtool.split.table import PART, AuditTable
 
 _IMBALANCE = 10.0  # images of the most frequent class for one of the rarest
@@ -76,7 +76,11 @@ def classes_of_few_groups(table: AuditTable) -> list[Finding]:
     images = voters.join(few, on=["place", "label"], how="semi").group_by("place", "label").agg("image_id")
     cases = []
     for place, label, n_groups, n, ids in few.join(images, on=["place", "label"]).iter_rows():
-        detail = f"{n:,} images of {n_groups} {name or 'image'}s" if name else f"{n:,} images, patients unknown"
+        detail = (
+            f"{counted(n, 'image')} of {counted(n_groups, name)}"
+            if name
+            else f"{counted(n, 'image')}, patients unknown"
+        )
         cases.append(Case(f"{label} in {place}", tuple(sorted(ids)), detail, {"groups": n_groups, "images": n}))
     return finding(CLASS_OF_FEW_GROUPS, cases)
 

@@ -35,6 +35,11 @@ def told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[part]:,} in {name_of(part)}" for part in in_order(counts))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: ``1 image``, ``1,200 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def subject_of(name: str, written: Callable[[str], str] = str) -> Callable[[str], str]:
     """Return what a case of a group is called, from the group's value: the column ``name`` and the value."""
     return lambda group: f"{name} {written(group)}"
