@@ -186,9 +186,12 @@ def _show_problems(problems: Mapping[str, str]) -> None:
 
 def _table(report: Mapping[str, Any]) -> list[list[str]]:
     """Return a row a part, but for the training parts of folds, which are what the others leave."""
+    from medtool.split.grouping import plural
+
     n_classes = max(len(part["classes"]) for part in report["parts"])
     has_sites = any("sites" in part for part in report["parts"])
-    rows = [["part", "images", "wanted", f"{report['unit']}s", *["classes"] * bool(n_classes), *["sites"] * has_sites]]
+    units = plural(report["unit"], 2)
+    rows = [["part", "images", "wanted", units, *["classes"] * bool(n_classes), *["sites"] * has_sites]]
     for part in report["parts"]:
         if part["part"].startswith("train of"):
             continue
@@ -216,7 +219,7 @@ def _deviation(largest: Mapping[str, Any]) -> list[str]:
     by_points, by_images = largest["percentage_points"], largest["images"]
     if by_points is None or by_images is None:
         return []
-    points = f"{by_points['percentage_points']:+.2f} percentage points ({_where(by_points)})"
+    points = f"{by_points['percentage_points']:+.3f} percentage points ({_where(by_points)})"
     images = f"{by_images['images'] - by_images['wanted']:+.1f} images ({_where(by_images)})"
     return [f"furthest from ideal: {points}; {images}"]
 

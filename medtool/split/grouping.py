@@ -49,7 +49,7 @@ class Grouping:
         noun = "image" if not self.columns else "group"
         if len(self.columns) == 1:
             noun = self.columns[0].removesuffix("_id")
-        return f"{count:,} {_plural(noun, count)}"
+        return f"{count:,} {plural(noun, count)}"
 
     def named(self, units: Sequence[int] | npt.NDArray[np.int64]) -> str:
         """Return the first few of these units in words, by what their cells say."""
@@ -63,7 +63,8 @@ class Grouping:
         return "; ".join(shown[:_MAX_NAMED]) + more
 
 
-def _plural(noun: str, count: int) -> str:
+def plural(noun: str, count: int) -> str:
+    """Return a noun as it is said of so many."""
     if count == 1:
         return noun
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
@@ -100,7 +101,7 @@ def grouping_of(manifest: Manifest, asked: Sequence[str], joined: Sequence[tuple
                 f"the column {name!r} names nobody: it is empty, or says unknown, in all {len(manifest):,} rows",
                 hint=f"--group with another column, or --group {NO_COLUMN} to split by image",
             )
-    tied = frame.select(columns).with_columns(_repeated_files(manifest).alias("image"))
+    tied = frame.with_columns(_repeated_files(manifest).alias("image"))
     units = units_of(tied, [*columns, "image"], joined)
     unknown = {name: int((frame.get_column(name) == "").sum()) for name in columns}
     if columns:
@@ -160,6 +161,6 @@ def _on_links(frame: pl.DataFrame, columns: Sequence[str], units: npt.NDArray[np
     n_ids, largest = int(per_unit.get_column("len").sum()), int(per_unit.get_column("len").to_numpy().max())
     by = ", ".join([*columns[1:], "copies and files named twice"])
     return [
-        f"{n_ids:,} different {_plural(widest, n_ids)} are linked into {per_unit.height:,}"
-        f" {_plural('unit', per_unit.height)} by {by}; the largest has {largest:,}"
+        f"{n_ids:,} different {plural(widest, n_ids)} are linked into {per_unit.height:,}"
+        f" {plural('unit', per_unit.height)} by {by}; the largest has {largest:,}"
     ]

@@ -25,6 +25,7 @@ _CANDIDATES = 192  # a part, when pairs are swapped
 _MOST_CELLS = 400_000_000  # of all tables together that are looked at for one improvement
 _KICKS = 24
 _MOST_ALIKES_FOR_KICKS = 3_000
+_MOST_DENSE = 2_000_000  # numbers
 
 
 def improve(balance: Balance) -> None:
@@ -69,6 +70,8 @@ class _Search:
         self._own = (balance.squares @ balance.weights.T) * balance.scale
         self._required = np.flatnonzero(balance.required.any(axis=0))
         self._has_required = balance.has[:, self._required]
+        # Rows of a small table are looked up often; those of a large one are made when they are asked for.
+        self._table: Ints | None = balance.counts.toarray() if np.prod(balance.counts.shape) <= _MOST_DENSE else None
         self._random = random.Random(0)
         self.cells_left = _MOST_CELLS
 
@@ -188,14 +191,16 @@ class _Search:
     def _shared(self, ones: Ints, others: Ints, parts: Ints) -> Ints:
         """Return by how much a swap costs less than its two moves do: what both units have changes nothing."""
         balance = self._balance
-        mine, theirs = balance.counts[ones], balance.counts[others]
-        weights = balance.weights[parts].sum(axis=0)
-        self.cells_left -= len(ones) * theirs.nnz
-        shared: Ints = 2 * balance.scale * (mine.multiply(weights[np.newaxis]).tocsr() @ theirs.T).toarray()
+        mine, theirs = self._rows(ones), self._rows(others)
+        self.cells_left -= len(ones) * theirs.size
+        shared: Ints = 2 * balance.scale * ((mine * balance.weights[parts].sum(axis=0)) @ theirs.T)
         required, holders = self._of_required(parts)
-        last = (required & (holders == 1)).sum(axis=0).astype(np.int64)
+        last = (required & (holders == 1)).sum(axis=0)
         if last.any():
-            of_ones, of_others = self._has_required[ones], self._has_required[others]
-            both = (of_ones.multiply(last[np.newaxis]).tocsr() @ of_others.T).toarray()
+            both = ((mine[:, self._required] > 0) * last) @ (theirs[:, self._required] > 0).T.astype(np.int64)
             shared += _MISSING * np.minimum(both, _MOST_MISSING)
         return shared
+
+    def _rows(self, alikes: Ints) -> Ints:
+        """Return the counts of these alikes, shape ``(alikes, strata)``."""
+        return self._balance.counts[alikes].toarray() if self._table is None else self._table[alikes]

@@ -74,6 +74,12 @@ class _Units:
     fold: Ints
     val_fold: Ints
 
+    def needed(self) -> npt.NDArray[np.bool_]:
+        """Return which columns of the counts no part may lack: all images, and those of each class."""
+        needed = self.strata.is_class.copy()
+        needed[0] = True
+        return needed
+
     def classes(self) -> list[tuple[int, str]]:
         """Return the columns of the counts that count a class, with its name."""
         return [(int(column), self.strata.strata[column].values[0]) for column in np.flatnonzero(self.strata.is_class)]
@@ -109,6 +115,7 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
     is_kept = _kept(manifest, grouping) if options.keep_test else np.zeros(grouping.units.max() + 1, dtype=bool)
     sites = _sites(manifest, grouping) if options.leave_one_site_out else []
     names, shares = _parts(options, len(sites))
+    val_fraction = _val_fraction(options, len(sites) or options.folds)
     least_share = min(share for share in shares if share)
     strata = strata_of(
         frame, columns, grouping.units, least_units=len(names), least_images=int(_LEAST_IMAGES / least_share)
@@ -128,7 +135,6 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
         units.fold[:] = _site_of_units(manifest, grouping, sites)
     else:
         _share_out(units, names, shares, options)
-    val_fraction = _val_fraction(options, len(sites) or options.folds)
     if val_fraction:
         _choose_val(units, val_fraction)
     parts = _report_parts(units, names, None if sites else shares, val_fraction)
@@ -238,7 +244,7 @@ def _share_out(units: _Units, names: Sequence[str], shares: Sequence[float], opt
         units.strata.importance,
         np.zeros(len(chosen), dtype=np.int64),
         _millionths(shares)[np.newaxis],
-        np.tile(units.strata.is_class, (len(names), 1)),
+        np.tile(units.needed(), (len(names), 1)),
         _dense(units.places[chosen]),
     )
     part, is_complete = assign(problem)
@@ -256,6 +262,11 @@ def _dense(places: Ints) -> Ints:
 
 
 def _refuse_rare(units: _Units, chosen: Ints, n_parts: int, options: MakeOptions) -> None:
+    if len(chosen) < n_parts:
+        raise ManifestError(
+            f"{units.grouping.counted(len(chosen))} cannot be shared out to {n_parts} parts without cutting one",
+            hint="fewer parts: --fractions 0.8,0.2, or --folds with a smaller number",
+        )
     n_holders = {name: int(units.has(column)[chosen].sum()) for column, name in units.classes()}
     rare = {name: count for name, count in n_holders.items() if count < n_parts}
     if not rare:
@@ -309,18 +320,18 @@ def _choose_val(units: _Units, fraction: float) -> None:
     np.fill_diagonal(shares, 0)
     shares[:, n_folds] = 0
     shares[:, n_folds] = SHARE_UNIT - shares.sum(axis=1)
+    needed = [(column, units.has(int(column))) for column in np.flatnonzero(units.needed())]
     required = np.zeros((n_folds + 1, len(units.strata.is_class)), dtype=bool)
-    for column, _ in units.classes():
-        per_fold = np.bincount(units.fold[units.has(column)], minlength=n_folds)
+    for column, has in needed:
+        per_fold = np.bincount(units.fold[has], minlength=n_folds)
         required[:n_folds, column] = per_fold.sum() - per_fold >= 2  # one for val, one that is trained on
     part, _ = assign(Problem(units.strata.counts, units.strata.importance, units.fold, shares, required, units.places))
     units.val_fold[:] = np.where(part == n_folds, _NONE, part)
-    for column, _ in units.classes():
-        has = units.has(column)
+    for _, has in needed:  # what is too rare for both is trained on
         for fold in range(n_folds):
-            others = has & (units.fold != fold)
-            if others.any() and not (others & (units.val_fold != fold)).any():
-                units.val_fold[others] = np.where(units.val_fold[others] == fold, _NONE, units.val_fold[others])
+            is_val = has & (units.val_fold == fold)
+            if is_val.any() and not (has & ~is_val & (units.fold != fold)).any():
+                units.val_fold[is_val] = _NONE
 
 
 def _report_parts(

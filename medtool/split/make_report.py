@@ -103,7 +103,7 @@ def report_of(
         },
         "strata": deviations,
         "lacking": lacking,
-        "notes": [*notes, *_on_lacking(lacking, is_by_site=bool(sites))],
+        "notes": [*notes, *_on_empty(parts), *_on_lacking(lacking, is_by_site=bool(sites))],
     }
 
 
@@ -182,7 +182,7 @@ def _lacking(
         {"part": part.name, "class": strata.strata[column].values[0]}
         for part in parts
         for column in np.flatnonzero(strata.is_class)
-        if not counts[part.name][column]
+        if part.is_in.any() and not counts[part.name][column]
     ]
 
 
@@ -193,7 +193,16 @@ def _on_lacking(lacking: Sequence[Mapping[str, str]], *, is_by_site: bool) -> li
         parts_of.setdefault(row["class"], []).append(row["part"])
     notes = []
     for name, parts in parts_of.items():
-        more = f" and {len(parts) - _MAX_NAMED} more" if len(parts) > _MAX_NAMED else ""
         reason = "" if is_by_site else ": too few have it"
-        notes.append(f"the class {name!r} is missing in {', '.join(parts[:_MAX_NAMED])}{more}{reason}")
+        notes.append(f"the class {name!r} is missing in {_listed(parts)}{reason}")
     return notes
+
+
+def _on_empty(parts: Sequence[Part]) -> list[str]:
+    empty = [part.name for part in parts if not part.is_in.any()]
+    return [f"no image is in {_listed(empty)}: there are too few that may be apart"] if empty else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from medtool.errors import UsageError
 
 NO_COLUMN = "none"  # said instead of a column
-MAX_FOLDS = 1000
+MAX_FOLDS = 100
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def strata_of(
     from scipy.sparse import coo_array, csr_array, hstack
 
     n_units = int(units.max()) + 1
-    combinations, row_codes = _combinations(frame, columns)
+    combinations, row_codes = _combinations(frame, columns, len(units))
     counts = coo_array(
         (np.ones(len(units), dtype=np.int64), (units, row_codes)), shape=(n_units, combinations.height)
     ).tocsr()
@@ -113,9 +113,11 @@ def _places_of(values: pl.Series) -> tuple[list[str], list[npt.NDArray[np.int64]
     return places.get_column("value").to_list(), [np.array(of) for of in places.get_column("place")]
 
 
-def _combinations(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
+def _combinations(
+    frame: pl.DataFrame, columns: Sequence[str], n_rows: int
+) -> tuple[pl.DataFrame, npt.NDArray[np.int64]]:
     """Return the combinations of values that there are, ordered by their text, and the number of each row's."""
-    codes = np.zeros(frame.height, dtype=np.int64)
+    codes = np.zeros(n_rows, dtype=np.int64)
     first = codes[:1]
     for column in columns:
         ranks = frame.get_column(column).rank("dense").to_numpy().astype(np.int64)
