@@ -38,7 +38,7 @@ from medtool.tables import TextTable, read_text_table
 
 _WAYS = (BY_ID, BY_STEM)
 _PARTS = (("train", TRAIN), ("val", VAL), ("test", TEST))
-_NAME = re.compile(r"splits_(0|[1-9][0-9]{0,8})\.csv")
+_NAME = re.compile(r"splits_(0|[1-9][0-9]*)\.csv")
 _NEEDS_QUOTES = re.compile('[,"\r\n]')
 # What pandas reads as an empty cell.
 EMPTY_TO_PANDAS = frozenset(
@@ -114,11 +114,11 @@ def _notes(names: Sequence[str], table: RoleTable, folds: Sequence[int]) -> list
             )
             break
     if list(folds) == list(range(len(folds))):
-        notes.append(f"give CLAM --k {len(folds)}")
+        notes.append(f"CLAM takes them with --k {len(folds)}")
     elif list(folds) == list(range(folds[0], folds[0] + len(folds))):
-        notes.append(f"give CLAM --k_start {folds[0]} --k_end {folds[-1] + 1}")
+        notes.append(f"CLAM takes them with --k_start {folds[0]} --k_end {folds[-1] + 1}")
     else:
-        notes.append(f"CLAM takes folds without gaps; these are {numbers(folds)}")
+        notes.append(f"CLAM takes a range of folds without gaps; these are {numbers(folds)}")
     used = [names[row] for row in table.used_rows]
     if all(name.isdecimal() for name in used):
         notes.append("every slide id is a number: CLAM takes them for numbers and fails; letters in them help")

@@ -59,7 +59,6 @@ _KEYS = {
     "testing": TEST,
     "test": TEST,
 }
-_MAX_FOLD = 10**9
 _KEY_OF_ONE_FOLD = re.compile(r"(?:train|training|val|valid|validation|test|testing)_?fold_?[0-9]+", re.IGNORECASE)
 
 
@@ -84,7 +83,7 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
             if labels[row] is not None:
                 item["label"] = labels[row]
             if fold[row] >= 0:
-                item["fold"] = int(fold[row])
+                item["fold"] = table.folds[fold[row]]
             items.append(item)
         if items or code == TRAIN:
             document[key] = items
@@ -92,7 +91,7 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
 
 
 def _as_listed(manifest: Manifest, table: RoleTable) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
-    """Return for each image the list that it goes into, and its fold or -1."""
+    """Return for each image the list that it goes into, and the place of its fold in ``table.folds``, or -1."""
     codes, no_fold = table.codes, np.full(len(table.codes), -1, dtype=np.int64)
     if not table.folds:
         return codes[:, 0], no_fold, []
@@ -112,8 +111,7 @@ def _as_listed(manifest: Manifest, table: RoleTable) -> tuple[npt.NDArray[np.uin
     idle = [fold for fold, count in zip(table.folds, held_out.sum(axis=0), strict=True) if not count]
     if idle:
         raise ManifestError(f"fold {idle[0]} holds out no image, which a MONAI datalist cannot say")
-    numbers_of = np.array(table.folds, dtype=np.int64)
-    fold = np.where(has_one_fold, numbers_of[held_out.argmax(axis=1)], -1)
+    fold = np.where(has_one_fold, held_out.argmax(axis=1), -1)
     lists = np.where(has_one_fold, TRAIN, codes[:, 0]).astype(np.uint8)
     notes = ["what a fold holds out is validation in MONAI's words"] if is_plain else []
     if list(table.folds) != list(range(len(table.folds))):
@@ -294,7 +292,7 @@ def _item(path: Path, key: str, at: int, item: Any) -> tuple[list[str], int | No
     fold = item.get("fold")
     if fold is None:
         return paths, None
-    if not isinstance(fold, int) or isinstance(fold, bool) or not 0 <= fold < _MAX_FOLD:
+    if not isinstance(fold, int) or isinstance(fold, bool) or fold < 0:
         found = shown(fold) if isinstance(fold, str | int | float) else kind_of(fold)
         raise ManifestError(f'{where}["fold"] is {found}; it must be a whole number from 0 on')
     return paths, fold

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtool.errors import ManifestError, UsageError
+from medtool.errors import InputError, ManifestError, UsageError
 from medtool.folders import is_folder
 from medtool.manifest import Manifest
 from medtool.split.exchange.files import json_bytes, kind_of, read_strict_json
@@ -166,21 +166,27 @@ def read(manifest: Manifest, paths: Sequence[Path], options: ImportOptions) -> I
     if len(paths) != 1:
         raise UsageError(f"nnunet has one file for all folds; {len(paths)} were given")
     path = paths[0] / FILE_NAME if is_folder(paths[0]) else paths[0]
+    if path.suffix.lower() == ".pkl":
+        raise InputError(
+            f"{path} is a pickle, as nnU-Net's first version wrote; opening one runs whatever program is in it",
+            hint=f"save it as {FILE_NAME} where you trust it",
+        )
     document = read_strict_json(path)
     if not isinstance(document, list) or not document:
         found = "an empty list" if isinstance(document, list) else kind_of(document)
         raise ManifestError(f"{path} holds {found}; nnU-Net's is a list with an object a fold")
-    folds: Sequence[int] = range(len(document)) if len(document) > 1 else ()
+    folds: Sequence[int] = range(len(document))
+    if options.fold is not None:
+        if options.fold >= len(document):
+            raise UsageError(f"--fold {options.fold}: {path} has {counted(len(document), 'fold')}, counted from 0")
+        folds = (options.fold,)
     parts: list[Part] = []
     notes: list[str] = []
-    for number, entry in enumerate(document):
-        parts += _parts_of(path, number, entry)
-        notes += _note_of_other_keys(path, number, entry) if not notes else []
-    if options.fold is not None and options.fold >= len(document):
-        raise UsageError(f"--fold {options.fold}: {path} has {counted(len(document), 'fold')}, counted from 0")
+    for column, number in enumerate(folds):
+        parts += _parts_of(path, number, document[number], column)
+        notes += _note_of_other_keys(path, number, document[number]) if not notes else []
+    folds = folds if len(folds) > 1 else ()
     codes, said = read_parts(manifest, parts, folds, chosen(_WAYS, options.naming), source=str(path))
-    if options.fold is not None:
-        codes, folds = codes[:, [options.fold]], ()
     codes, said_of_unnamed = with_unnamed(manifest, codes, options)
     in_file = RoleTable(tuple(folds), codes.astype(np.uint8))
     table, said_of_test = _with_test_parts(manifest, in_file, path)
@@ -190,7 +196,7 @@ def read(manifest: Manifest, paths: Sequence[Path], options: ImportOptions) -> I
     return Imported(new, held.counts(), held.n_unused, tuple(notes))
 
 
-def _parts_of(path: Path, number: int, entry: Any) -> list[Part]:
+def _parts_of(path: Path, number: int, entry: Any, column: int) -> list[Part]:
     where = f"{path}: [{number}]"
     if not isinstance(entry, dict):
         raise ManifestError(f"{where} is {kind_of(entry)}; it must be an object with 'train' and 'val'")
@@ -206,7 +212,7 @@ def _parts_of(path: Path, number: int, entry: Any) -> list[Part]:
             if not isinstance(name, str) or not name:
                 value = shown(name) if isinstance(name, str | int | float) else ""
                 raise ManifestError(f"{place}[{index}] is {kind_of(name)} {value}".rstrip() + "; identifiers are text")
-        parts.append(Part(number, code, names, partial("{}[{}]".format, place)))
+        parts.append(Part(column, code, names, partial("{}[{}]".format, place)))
     return parts
 
 

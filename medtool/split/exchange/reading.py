@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medtool.errors import ManifestError
+from medtool.errors import ManifestError, UsageError
 from medtool.manifest import Manifest
 from medtool.roles import VAL_FOLD
 from medtool.split.exchange.format import counted, shown
@@ -15,7 +16,7 @@ from medtool.split.exchange.names import BY_ID, BY_PATH, Matched, Part, Way, mat
 from medtool.split.exchange.options import ImportOptions, Unnamed
 from medtool.split.exchange.role_table import ROLES, TEST, UNUSED, empty_table
 
-Marks = npt.NDArray[np.int32]
+Marks = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def read_parts(
@@ -52,7 +53,7 @@ def read_parts(
     if not any(len(part.names) for part in parts):
         raise ManifestError(f"{source} names no image")
     matched = match(manifest, parts, ways)
-    codes: Marks = empty_table(len(manifest), folds).codes.astype(np.int32)
+    codes: Marks = empty_table(len(manifest), folds).codes.astype(np.min_scalar_type(len(words)))
     clashes: list[tuple[Part, int, int]] = []
     repeats: list[tuple[Part, int]] = []
     n_unknown = 0
@@ -133,6 +134,12 @@ def with_unnamed(manifest: Manifest, codes: Marks, options: ImportOptions) -> tu
     n = int(is_unnamed.sum())
     if not n:
         return codes, []
+    has_test_somewhere = (codes == TEST).any(axis=1) & ~(codes == TEST).all(axis=1)
+    if options.unnamed == Unnamed.TEST and has_test_somewhere.any():
+        raise UsageError(
+            f"--unnamed test: the folds have test parts of their own ({counted(int(has_test_somewhere.sum()))}); a "
+            "manifest cannot have one for all folds besides"
+        )
     named = "1 image is not named" if n == 1 else f"{n:,} images are not named"
     if options.unnamed == Unnamed.UNUSED:
         n_test = _n_test(manifest, is_unnamed)

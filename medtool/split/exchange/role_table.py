@@ -23,8 +23,8 @@ UNUSED, TRAIN, VAL, TEST = range(4)
 
 Codes = npt.NDArray[np.uint8]
 
-# A file that names more folds than this has been made to fill the memory; one byte each.
-_MAX_CELLS = 1 << 31
+# A million images in 268 folds; a file with more has been made to fill the memory.
+_MAX_CELLS = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)

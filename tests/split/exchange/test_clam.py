@@ -44,7 +44,7 @@ def test_the_files_are_the_tables_that_clam_reads_and_read_back(tmp_path):
 def test_there_is_a_file_a_fold_under_the_folds_number_and_nothing_else():
     made = export(manifest_of([{"fold": "1"}, {"fold": "2"}]), ExportOptions())
     assert list(made.files) == ["splits_1.csv", "splits_2.csv"]
-    assert "give CLAM --k_start 1 --k_end 3" in made.notes
+    assert "CLAM takes them with --k_start 1 --k_end 3" in made.notes
     assert "fold 1 has no val part; CLAM's training needs all three in every fold" in made.notes
 
 
@@ -52,7 +52,7 @@ def test_one_fold_alone_keeps_its_number():
     rows = [{"fold": str(fold), "val_fold": str((fold + 1) % 3)} for fold in range(3)]
     made = export(manifest_of(rows), ExportOptions(fold=2))
     assert made.files == {"splits_2.csv": b",train,val,test\n0,im_000,im_001,im_002\n"}
-    assert made.notes == ("give CLAM --k_start 2 --k_end 3",)
+    assert made.notes == ("CLAM takes them with --k_start 2 --k_end 3",)
 
 
 def test_slide_ids_are_text_and_never_numbers(tmp_path):
@@ -213,3 +213,18 @@ def test_what_is_no_file_is_not_read(tmp_path):
     (tmp_path / "splits_0.csv").mkdir()
     with pytest.raises(InputError, match="is a folder, not a file"):
         read(slides("a"), [tmp_path], ImportOptions())
+
+
+def test_one_test_part_for_all_is_refused_beside_those_of_the_folds(tmp_path):
+    tables = [",train,val,test\n0,a,b,c\n", ",train,val,test\n0,c,a,b\n", ",train,val,test\n0,b,c,a\n"]
+    with pytest.raises(UsageError, match=r"the folds have test parts of their own \(3 images\)"):
+        imported(tmp_path, tables, slides("a", "b", "c", "d"), unnamed=Unnamed.TEST)
+
+
+def test_numbers_of_folds_may_be_larger_than_any_machines(tmp_path):
+    number = "123456789012345678901234567890"
+    rows = [{"fold": "0", "val_fold": "1"}, {"fold": "1", "val_fold": number}, {"fold": number, "val_fold": "0"}]
+    manifest = manifest_of(rows)
+    for name, data in export(manifest, ExportOptions()).files.items():
+        (tmp_path / name).write_bytes(data)
+    assert roles_by_fold(read(manifest, [tmp_path], ImportOptions()).manifest) == roles_by_fold(manifest)

@@ -336,3 +336,21 @@ def test_a_hostile_name_is_no_more_than_an_unknown_one(tmp_path, name):
     assert "the manifest has no image" in raised.value.message
     assert "\x1b" not in raised.value.message
     assert len(raised.value.message) < 500
+
+
+def test_a_leak_in_another_fold_does_not_keep_one_from_being_taken(tmp_path):
+    document = [{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": ["a", "x"]}]
+    assert roles_by_fold(imported(tmp_path, document, cases("a", "b"), fold=0)) == {None: ["train", "val"]}
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    path = tmp_path / "splits_final.pkl"
+    path.write_bytes(b"\x80\x04.")
+    with pytest.raises(InputError, match="is a pickle"):
+        read(cases("a"), [path], ImportOptions())
+
+
+def test_more_folds_than_memory_are_refused_before_any_is_taken(tmp_path):
+    document = [{"train": ["a"], "val": []}] * 300_000
+    with pytest.raises(ManifestError, match="300,000 folds of 1,000 images are more than can be held"):
+        imported(tmp_path, document, cases("a", *(f"b{number}" for number in range(999))))
