@@ -229,4 +229,4 @@ def _place(text: TextTable, column: str, rows: Sequence[int]) -> Callable[[int],
     return lambda index: f"{text.where(rows[index])}, column {column}"
 
 
-CLAM = SplitFormat(FormatName.CLAM, "CLAM", file_name(0), file_of_fold=_NAME, export=export, read=read)
+CLAM = SplitFormat(FormatName.CLAM, "CLAM", file_name(0), file_of_fold=_NAME, has_paths=False, export=export, read=read)

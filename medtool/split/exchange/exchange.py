@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medtool.errors import OutputError, UsageError
@@ -41,6 +42,9 @@ def export_split(
     kind = format_of(name)
     folder = _folder_for(kind, out)
     exported = kind.export(manifest, options)
+    if kind.has_paths and folder.resolve() != manifest.root.resolve():
+        note = f"paths are relative to {manifest.root}: give that to {kind.program} as base_dir or dataroot"
+        exported = replace(exported, notes=(*exported.notes, note))
     files = dict(exported.files)
     if folder != out:
         files = {out.name: exported.files[kind.file_name]}
@@ -52,7 +56,7 @@ def export_split(
 def _folder_for(kind: SplitFormat, out: Path) -> Path:
     """Return the folder to write to; ``out`` itself unless that names the file."""
     if kind.file_of_fold is not None:
-        if out.suffix.lower() == ".csv":
+        if out.suffix.lower() in (".csv", ".json"):
             raise UsageError(f"{out}: {kind.program} has a file a fold; give the folder for them")
         return out
     if is_folder(out):

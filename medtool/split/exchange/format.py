@@ -88,6 +88,8 @@ class SplitFormat:
         What the program calls the file by default; for one file a fold, that of fold 0.
     file_of_fold
         Matches the names of files that hold a fold each, in a folder; None for one file for all.
+    has_paths
+        Whether images are called by their paths, which are relative to the manifest's folder.
     export
         Turns a manifest into files.
     read
@@ -98,6 +100,7 @@ class SplitFormat:
     program: str
     file_name: str
     file_of_fold: re.Pattern[str] | None
+    has_paths: bool
     export: Callable[[Manifest, ExportOptions], Exported]
     read: Callable[[Manifest, Sequence[Path], ImportOptions], Imported]
 

@@ -298,4 +298,4 @@ def _item(path: Path, key: str, at: int, item: Any) -> tuple[list[str], int | No
     return paths, fold
 
 
-MONAI = SplitFormat(FormatName.MONAI, "MONAI", FILE_NAME, file_of_fold=None, export=export, read=read)
+MONAI = SplitFormat(FormatName.MONAI, "MONAI", FILE_NAME, file_of_fold=None, has_paths=True, export=export, read=read)

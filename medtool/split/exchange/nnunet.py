@@ -254,4 +254,6 @@ def _with_test_parts(manifest: Manifest, table: RoleTable, path: Path) -> tuple[
     return RoleTable(table.folds, np.where(codes == VAL, TEST, codes).astype(np.uint8)), [note]
 
 
-NNUNET = SplitFormat(FormatName.NNUNET, "nnU-Net", FILE_NAME, file_of_fold=None, export=export, read=read)
+NNUNET = SplitFormat(
+    FormatName.NNUNET, "nnU-Net", FILE_NAME, file_of_fold=None, has_paths=False, export=export, read=read
+)

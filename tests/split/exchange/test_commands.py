@@ -64,6 +64,12 @@ def test_the_demos_folds_go_out_and_come_back(
     )
 
 
+def test_a_datalist_elsewhere_says_what_its_paths_are_relative_to(medtool: Run, demo: Path, tmp_path: Path) -> None:
+    note = f"note: paths are relative to {demo}: give that to MONAI as base_dir or dataroot"
+    assert note in medtool("split", "export", demo / "folds.csv", "--format", "monai", tmp_path / "d.json").err
+    assert note not in medtool("split", "export", demo / "folds.csv", "--format", "monai", demo / "d.json").err
+
+
 def test_json_says_what_was_written_and_what_was_read(medtool: Run, demo: Path, tmp_path: Path) -> None:
     ended = medtool("split", "export", demo / "nested.csv", "--format", "clam", tmp_path, "--json")
     document = json.loads(ended.out)
@@ -131,6 +137,7 @@ def test_a_folder_with_files_of_further_folds_is_refused_even_with_overwrite(
         (["folds.csv", "--format", "nnunet", "d.txt"], 2, "give a file that ends in .json"),
         (["folds.csv", "--format", "nnunet", "gone/d.json"], 1, "gone does not exist"),
         (["folds.csv", "--format", "clam", "d.csv"], 2, "CLAM has a file a fold; give the folder for them"),
+        (["folds.csv", "--format", "clam", "d.json"], 2, "CLAM has a file a fold; give the folder for them"),
         (["folds.csv", "--format", "clam", "d", "--label", "mask"], 2, "--label mask is for monai"),
         (["folds.csv", "--format", "monai", "d.json", "--names", "stem"], 2, "--names stem says nothing for monai"),
         (["folds.csv", "--format", "monai", "d.json", "--fold", "7"], 1, "the manifest has no fold 7"),
