@@ -67,7 +67,7 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
     table = roles_in(manifest, options.fold)
     written, notes = _as_train_and_val(table, has_folds=bool(table.folds) or options.fold is not None)
     _refuse_empty_parts(written)
-    way = _way_of(manifest, options.naming, written)
+    way = _way_of(manifest, options.naming)
     names = written_names(manifest, way, table, read_in=_WAYS)
     if way is not BY_ID:
         notes.append(f"cases are called by {way.words}, not by image_id")
@@ -106,7 +106,7 @@ def _refuse_empty_parts(written: RoleTable) -> None:
                 )
 
 
-def _way_of(manifest: Manifest, naming: Naming, written: RoleTable) -> Way:
+def _way_of(manifest: Manifest, naming: Naming) -> Way:
     """Return what cases are called by: the files' names where they are nnU-Net's, else image_id if it can be one."""
     stem = BY_CASE if _has_channels(manifest) else BY_STEM
     if naming == Naming.STEM:
@@ -233,6 +233,15 @@ def _with_test_parts(manifest: Manifest, table: RoleTable, path: Path) -> tuple[
         raise UsageError(
             f"--unnamed test: the folds of {path} leave out {counted(n)} that others name, their own test parts; a "
             "manifest cannot have a fixed test part besides"
+        )
+    is_in_all = (codes != UNUSED).all(axis=1) & (codes != codes[:, :1]).any(axis=1)
+    if n and is_in_all.any():
+        left_out = int(is_left_out.argmax())
+        image = shown(manifest.table.get_column("image_id")[left_out])
+        raise ManifestError(
+            f"{path}: image {image} is {table.describe(left_out)}; either each image is in no part of one fold, which "
+            f"tests on it, or none is ({counted(n)} left out by some folds, {int(is_in_all.sum()):,} by none)",
+            hint="--fold 0 imports that fold alone, as a hold-out split",
         )
     if n:
         note = f"an image that one fold leaves out is taken as its test part ({counted(n)})"

@@ -119,10 +119,9 @@ def _notes(matched: Matched, repeats: Sequence[tuple[Part, int]], n_unknown: int
         notes.append(f"images are found by {matched.way.words}, not by {BY_ID.words}")
     if repeats:
         part, entry = repeats[0]
-        times = "name stands" if len(repeats) == 1 else "names stand"
-        notes.append(
-            f"{len(repeats):,} {times} there again in the same part, and count once; the first: {part.place(entry)}"
-        )
+        is_one = len(repeats) == 1
+        again = "name is given again in its part, and counts" if is_one else "names are given again, and count"
+        notes.append(f"{len(repeats):,} {again} once; the first: {part.place(entry)}")
     if n_unknown:
         notes.append(f"{counted(n_unknown, 'further path')} of images of several files are not in the manifest")
     return notes

@@ -207,7 +207,7 @@ def test_an_image_that_two_folds_hold_out_is_refused(tmp_path):
 def test_an_image_twice_in_training_counts_once_and_is_said(tmp_path):
     made = imported(tmp_path, {"training": ["aa", "bb", "aa"]}, volumes(tmp_path))
     assert made.folds[0].train == 2
-    assert any("1 name stands there again" in note and '["training"][2]' in note for note in made.notes)
+    assert any("1 name is given again in its part" in note and '["training"][2]' in note for note in made.notes)
 
 
 def test_other_lists_and_keys_are_passed_over_and_lists_said(tmp_path):

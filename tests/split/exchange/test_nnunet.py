@@ -237,10 +237,10 @@ def test_entries_that_are_all_the_same_are_one_hold_out_split(tmp_path):
             ],
             r"image 'a' is val in folds 0, 1; train in fold 2; a manifest with folds can say .* \(1 image that",
         ),
-        # One entry leaves a case out, but another case is left out by none.
+        # One entry leaves a case out, while others are left out by none.
         (
             [{"train": ["b"], "val": ["c"]}, {"train": ["a", "c"], "val": ["b"]}],
-            r"image 'b' is val in fold 1; train in fold 0; .* \(2 images that",
+            r"image 'a' is train in fold 1; in no part in fold 0; .* \(1 image left out by some folds, 2 by none\)",
         ),
         (
             [{"train": ["c"], "val": ["a", "b"]}, {"train": ["a"], "val": ["c", "b"]}],
@@ -293,7 +293,9 @@ def test_a_name_twice_in_one_list_counts_once_and_is_said(tmp_path):
     path.write_text('[{"train": ["a", "b", "a"], "val": ["c"]}]')
     made = read(cases("a", "b", "c"), [path], ImportOptions())
     assert made.folds[0].train == 2
-    assert any("1 name stands there again in the same part" in note and '["train"][2]' in note for note in made.notes)
+    assert any(
+        "1 name is given again in its part, and counts once" in note and '["train"][2]' in note for note in made.notes
+    )
 
 
 def test_further_keys_are_said_not_to_be_read(tmp_path):
@@ -354,3 +356,16 @@ def test_more_folds_than_memory_are_refused_before_any_is_taken(tmp_path):
     document = [{"train": ["a"], "val": []}] * 300_000
     with pytest.raises(ManifestError, match="300,000 folds of 1,000 images are more than can be held"):
         imported(tmp_path, document, cases("a", *(f"b{number}" for number in range(999))))
+
+
+def test_the_folds_that_nnunet_draws_by_itself_come_in_as_they_are(tmp_path):
+    """nnU-Net's own split is scikit-learn's KFold, shuffled with the seed 12345, of the sorted cases."""
+    from sklearn.model_selection import KFold
+
+    names = [f"case_{number:03}" for number in range(23)]
+    drawn = list(KFold(5, shuffle=True, random_state=12345).split(names))
+    document = [{"train": [names[at] for at in train], "val": [names[at] for at in val]} for train, val in drawn]
+    back = imported(tmp_path, document, cases(*names))
+    held_out = {names[at]: str(fold) for fold, (_, val) in enumerate(drawn) for at in val}
+    assert back.table.get_column("fold").to_list() == [held_out[name] for name in names]
+    assert exported(back) == document
