@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,20 +189,18 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
     from medtool.split.grouping import plural
 
     n_classes = max(len(part["classes"]) for part in report["parts"])
-    has_sites = any("sites" in part for part in report["parts"])
-    units = plural(report["unit"], 2)
-    rows = [["part", "images", "wanted", units, *["classes"] * bool(n_classes), *["sites"] * has_sites]]
-    for part in report["parts"]:
-        if part["part"].startswith("train of"):
-            continue
-        row = [part["part"], f"{part['images']:,}", f"{part['wanted']:,.1f}" if "wanted" in part else "as it is"]
-        row.append(f"{part['units']:,}")
-        if n_classes:
-            row.append(f"{sum(count > 0 for count in part['classes'].values())} of {n_classes}")
-        if has_sites:
-            row.append(f"{len(part['sites'])}")
-        rows.append(row)
-    return rows
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "part": lambda part: part["part"],
+        "images": lambda part: f"{part['images']:,}",
+        "wanted": lambda part: f"{part['wanted']:,.1f}" if "wanted" in part else "as it is",
+        plural(report["unit"], 2): lambda part: f"{part['units']:,}",
+    }
+    if n_classes:
+        columns["classes"] = lambda part: f"{sum(map(bool, part['classes'].values()))} of {n_classes}"
+    if "sites" in report["parts"][0]:
+        columns["sites"] = lambda part: f"{len(part['sites'])}"
+    parts = [part for part in report["parts"] if not part["part"].startswith("train of")]
+    return [list(columns), *([cell(part) for cell in columns.values()] for part in parts)]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -34,6 +34,8 @@ class Grouping:
         The unit of each row, from 0 without gaps, shape ``(rows,)``.
     unknown
         How many rows each column names nobody for, by column; and ``""`` for those that no column names anybody for.
+    noun
+        What one unit is: ``image``, the widest column if each unit is one value of it, else ``group``.
     notes
         What the user should know, a line each.
     """
@@ -42,14 +44,12 @@ class Grouping:
     frame: pl.DataFrame
     units: npt.NDArray[np.int64]
     unknown: dict[str, int]
+    noun: str
     notes: tuple[str, ...]
 
     def counted(self, count: int) -> str:
         """Return a number of units in words, such as ``1,867 lesions``."""
-        noun = "image" if not self.columns else "group"
-        if len(self.columns) == 1:
-            noun = self.columns[0].removesuffix("_id")
-        return f"{count:,} {plural(noun, count)}"
+        return f"{count:,} {plural(self.noun, count)}"
 
     def named(self, units: Sequence[int] | npt.NDArray[np.int64]) -> str:
         """Return the first few of these units in words, by what their cells say."""
@@ -106,8 +106,13 @@ def grouping_of(manifest: Manifest, asked: Sequence[str], joined: Sequence[tuple
     unknown = {name: int((frame.get_column(name) == "").sum()) for name in columns}
     if columns:
         unknown[""] = frame.filter(pl.all_horizontal(pl.all() == "")).height
-    notes = [*_on_unknown(frame, unknown), *_on_spelling(frame.select(columns)), *_on_links(frame, columns, units)]
-    return Grouping(columns, frame, units, unknown, tuple(notes))
+    links = _on_links(frame, columns, units)
+    noun = "image"
+    if columns:
+        is_widest = len(columns) == 1 or not (links or unknown[columns[0]])
+        noun = columns[0].removesuffix("_id") if is_widest else "group"
+    notes = [*_on_unknown(frame, unknown), *_on_spelling(frame.select(columns)), *links]
+    return Grouping(columns, frame, units, unknown, noun, tuple(notes))
 
 
 def _repeated_files(manifest: Manifest) -> pl.Series:

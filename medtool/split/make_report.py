@@ -91,7 +91,7 @@ def report_of(
         },
         "split_sha256": _digest(made.table.select("image_id", *of_split)),
         "images": len(manifest),
-        "unit": grouping.counted(1).split(" ")[1],
+        "unit": grouping.noun,
         "units": len(parts[0].is_in),
         "unknown": {name: n_rows for name, n_rows in grouping.unknown.items() if name},
         "images_of_unknown": grouping.unknown.get("", 0),
