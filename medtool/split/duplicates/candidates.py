@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from medtool.split.duplicates.fingerprint import N_WAVES, decoded, hashes_of, packed
+from medtool.split.duplicates.fingerprint import HASHED, N_WAVES, THRESHOLD, decoded, hashes_of, packed
 from medtool.split.duplicates.matching import iter_close_matches
-from medtool.split.duplicates.orientation import HASHED, N_ORIENTATIONS, inverse, turn_spectra, turned
+from medtool.split.duplicates.orientation import N_ORIENTATIONS, inverse, turn_spectra
 
 if TYPE_CHECKING:
     from medtool.split.duplicates.fingerprints import Fingerprints
@@ -28,7 +28,7 @@ MOST_CUT: Final = 0.1
 #: Bits in which the hashes of a pair may differ.
 RADIUS: Final = 6
 #: Least agreement of two spectra, from -1 to 1.
-LEAST_AGREEMENT: Final = 0.88
+LEAST_AGREEMENT: Final = 0.92
 #: Grey levels (root mean square over the hashed coefficients) below which a picture has no structure to hash.
 LEAST_CONTRAST: Final = 0.5
 #: Most candidates an image has beside those that link it.
@@ -38,8 +38,8 @@ _N_HASHED = 11  # half waves that a hash needs, from 0 on
 _STEPS = 12  # of a cut from nothing to MOST_CUT; a part is a pair of whole numbers of them: before, behind
 _COARSE = 4  # steps between the parts that are hashed
 _REACH = 2  # steps that a part is shifted by, at most, until it fits best
-_N_FITTED = 14  # half waves of a part that are compared, from 0 on
-_MOST_WAVES = 18  # of a coefficient that is compared, both ways together
+_N_FITTED = 12  # half waves of a part that are compared, from 0 on
+_MOST_WAVES = 16  # of a coefficient that is compared, both ways together
 _FINENESS = 1.5  # the weight of a coefficient is its number of half waves to this power
 _NOTHING = 1e-6
 _BLOCK_IMAGES = 20_000  # whose parts are matched at a time
@@ -71,7 +71,7 @@ class Candidates:
         Shape ``(n,)``, float32, up to 1: how well the spectra go together.
     cut
         Shape ``(n, 4)``, float32: the share of the larger picture's height and width, as it is upright, that the
-        smaller lacks at the top, bottom, left and right; known to about a hundredth.
+        smaller lacks at the top, bottom, left and right; known to about two hundredths.
     is_second_larger
         Shape ``(n,)``, bool: which of the two is the larger; where nothing is cut, this says nothing.
     notes
@@ -114,6 +114,12 @@ def candidate_pairs(fingerprints: Fingerprints) -> Candidates:
     places = found.chain(
         places, [key + fingerprints.spectra[place].tobytes() for key, place in zip(keys, places, strict=True)]
     )
+    places, n_crowded = found.crowds(places, hashes_of(fingerprints.spectra[places]))
+    if n_crowded:
+        notes.append(
+            f"{n_crowded:,} images have a hash that more than {MOST_A_IMAGE} images share: "
+            "of these, each is compared with the one before it, and one with all other images"
+        )
     spectra = fingerprints.spectra[places]
     radius = RADIUS
     for start in range(0, len(places), _BLOCK_IMAGES):
@@ -190,8 +196,7 @@ class _Agreeing:
 def _matched(spectra: npt.NDArray[np.int8], larger: slice, radius: int) -> tuple[_Rows, int]:
     """Return the pairs of one block of images, as the larger, with all, and the radius that could be afforded."""
     count = len(spectra)
-    whole = hashes_of(spectra)
-    queries = np.concatenate([turned(whole, orientation) for orientation in range(N_ORIENTATIONS)])
+    queries = np.concatenate([hashes_of(turn_spectra(spectra, orientation)) for orientation in range(N_ORIENTATIONS)])
     parts = part_hashes(spectra[larger])
     limit = max(_ROWS_PER_IMAGE * len(parts), _LEAST_ROWS)
     while True:
@@ -221,7 +226,9 @@ def part_hashes(spectra: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
     hashes = np.empty((len(spectra), count * count), np.uint64)
     for start in range(0, len(spectra), _BLOCK_HASHED):
         both = matrices @ decoded(spectra[start : start + _BLOCK_HASHED]) @ matrices.T
-        hashes[start : start + _BLOCK_HASHED] = packed((both > 0).reshape(len(both), -1).take(bits.ravel(), axis=1))
+        hashes[start : start + _BLOCK_HASHED] = packed(
+            (both > THRESHOLD).reshape(len(both), -1).take(bits.ravel(), axis=1)
+        )
     return hashes
 
 
@@ -240,7 +247,7 @@ def _hashed_parts() -> npt.NDArray[np.int64]:
 
 @lru_cache(1)
 def _maps() -> npt.NDArray[np.float32]:
-    """Return the matrices that make the spectrum of each part of a length from that of the whole: ``(m, 14, 16)``."""
+    """Return the matrices that make the spectrum of each part of a length from that of the whole: ``(m, 12, 16)``."""
     places = (np.arange(2048) + 0.5) / 2048
     scale = np.where(np.arange(N_WAVES) == 0, 1, np.sqrt(2))[:, None]
     waves = np.arange(N_WAVES)[:, None] * np.pi
@@ -318,7 +325,7 @@ def _fitted(
     Parameters
     ----------
     larger, wanted
-        Shapes ``(n, 16, 16)`` and ``(n, 14, 14)``: the whole, and what a part of it should be (weighted, of length 1).
+        Shapes ``(n, 16, 16)`` and ``(n, 12, 12)``: the whole, and what a part of it should be (weighted, of length 1).
     down, along
         Shape ``(n,)``: which part of the first axis, and which of the second to start from.
     step
@@ -337,7 +344,7 @@ def _fitted(
 
 
 def _agreement(halves: Spectra, wanted: Spectra, along: Places) -> npt.NDArray[np.float32]:
-    """Return the correlation of what is wanted with each part, of which the first axis, ``(n, 14, 16)``, is done."""
+    """Return the correlation of what is wanted with each part, of which the first axis, ``(n, 12, 16)``, is done."""
     made = halves @ _maps()[along].swapaxes(1, 2)
     made *= _weights()
     length = np.sqrt(np.einsum("nuv,nuv->n", made, made))
@@ -367,6 +374,13 @@ class _Found:
         cut = np.zeros((len(pairs), 4), np.uint8)
         self._pieces.append((pairs[:, 0], pairs[:, 1], nothing, nothing, np.ones(len(pairs), np.float32), cut, nothing))
         return np.array(firsts, np.int64)
+
+    def crowds(self, places: Places, hashes: npt.NDArray[np.uint64]) -> tuple[Places, int]:
+        """Chain the places of each hash that very many share; return the others and the first of each crowd."""
+        _, which, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+        is_crowded = counts[which] > MOST_A_IMAGE
+        firsts = self.chain(places[is_crowded], which[is_crowded].tolist())
+        return np.sort(np.concatenate((places[~is_crowded], firsts))), int(is_crowded.sum())
 
     def add(self, found: _Agreeing, places: Places) -> None:
         """Take over rows of places among ``places``."""

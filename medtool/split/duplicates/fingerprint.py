@@ -2,8 +2,9 @@
 
 The picture's brightness is developed into cosines of up to 15 half waves across it (a discrete cosine transform of the
 lowest frequencies). These 16 × 16 numbers, its *spectrum*, are all that is kept. From them follow, without the pixels:
-the spectrum of the picture in any orientation (exactly) and of any part of it (nearly), and their hashes: 64 bits, the
-signs of 64 of the coefficients. A sign changes with neither size, brightness nor contrast, and hardly with compression.
+the spectrum of the picture in any orientation (exactly) and of any part of it (nearly), and their hashes: 64 bits, one
+for each of 64 coefficients, set where it is positive. Neither size, brightness nor contrast changes that, and
+compression hardly.
 
 References
 ----------
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from medtool.errors import SeveralPagesError
 from medtool.images.reader import read_bytes, reduced
 from medtool.split.duplicates import orientation as orientations
-from medtool.split.duplicates.orientation import HASHED, of_exif, turn, turn_spectra
+from medtool.split.duplicates.orientation import of_exif, turn, turn_spectra
 
 if TYPE_CHECKING:
     from medtool.images.options import ReadOptions
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 #: Half waves across the picture in its spectrum, from 0 on.
 N_WAVES: Final = 16
+#: Half waves (down a column, along a row) of the coefficient behind each bit of a hash, lowest bit first: all with a sum
+#: of 1 to 10 but (5, 5), so that there are 64, and that exchanging rows and columns stays among them.
+HASHED: Final = tuple((u, v) for u in range(11) for v in range(11) if 1 <= u + v <= 10 and (u, v) != (5, 5))
+#: Grey levels above which a coefficient counts as positive. Without it the many that are nearly zero in a symmetric or
+#: a plain picture would have signs of chance.
+THRESHOLD: Final = 0.1
 #: Pixels that are left of the shorter side.
 LEAST_PX: Final = 64
 #: Pixels of the small picture in colours, each way.
@@ -177,10 +184,10 @@ _LEVELS = np.arange(-128, 128)
 _DECODED = (np.sign(_LEVELS) * _FINEST * (2 ** (np.abs(_LEVELS) / _PER_OCTAVE) - 1)).astype(np.float32)
 
 
-def hashes_of(spectra: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Return a hash for each spectrum ``(n, 16, 16)``, encoded or not: which of its coefficients are above 0."""
+def hashes_of(spectra: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+    """Return a hash for each spectrum ``(n, 16, 16)``: which of its coefficients are above :data:`THRESHOLD`."""
     columns = [u * N_WAVES + v for u, v in HASHED]
-    return packed(spectra.reshape(len(spectra), N_WAVES * N_WAVES).take(columns, axis=1) > 0)[:, 0]
+    return packed(decoded(spectra.reshape(-1, N_WAVES * N_WAVES).take(columns, axis=1)) > THRESHOLD)[:, 0]
 
 
 def packed(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
