@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 #: Half waves across the picture in its spectrum, from 0 on.
 N_WAVES: Final = 16
-#: Half waves (down a column, along a row) of the coefficient behind each bit of a hash, lowest bit first: all with a sum
-#: of 1 to 10 but (5, 5), so that there are 64, and that exchanging rows and columns stays among them.
+#: Half waves (down a column, along a row) of the coefficient behind each bit of a hash, lowest bit first: all with a
+#: sum of 1 to 10 but (5, 5), so that there are 64, and that exchanging rows and columns stays among them.
 HASHED: Final = tuple((u, v) for u in range(11) for v in range(11) if 1 <= u + v <= 10 and (u, v) != (5, 5))
 #: Grey levels above which a coefficient counts as positive. Without it the many that are nearly zero in a symmetric or
 #: a plain picture would have signs of chance.
