@@ -193,7 +193,7 @@ def _on_lacking(lacking: Sequence[Mapping[str, str]], *, is_by_site: bool) -> li
         parts_of.setdefault(row["class"], []).append(row["part"])
     notes = []
     for name, parts in parts_of.items():
-        reason = "" if is_by_site else ": too few have it"
+        reason = ": too few have it" if all(part.startswith("val of") for part in parts) and not is_by_site else ""
         notes.append(f"the class {name!r} is missing in {_listed(parts)}{reason}")
     return notes
 

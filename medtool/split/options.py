@@ -8,6 +8,7 @@ from medtool.errors import UsageError
 
 NO_COLUMN = "none"  # said instead of a column
 MAX_FOLDS = 100
+WRITTEN = ("split", "fold", "val_fold", "images")  # columns of the files of a split
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class MakeOptions:
                 raise UsageError(f"{flag} is given twice for one column: {', '.join(columns)}")
             if NO_COLUMN in columns and len(columns) > 1:
                 raise UsageError(f"{flag} {NO_COLUMN} stands alone; given are {', '.join(columns)}")
+        for name in self.group:
+            if name in WRITTEN:
+                raise UsageError(f"--group {name}: this is a column that is written, not one that names patients")
 
     def _check_numbers(self) -> None:
         shown = ",".join(f"{share:g}" for share in self.fractions)

@@ -84,7 +84,7 @@ OPTIONS = st.sampled_from(
 
 
 @given(tables(), OPTIONS, st.lists(st.tuples(st.integers(0, 23), st.integers(0, 23)), max_size=3))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_no_patient_lesion_or_joined_pair_is_cut(
     manifest: Manifest, options: MakeOptions, joined: list[tuple[int, int]]
 ) -> None:
@@ -264,6 +264,17 @@ def test_a_kept_test_part_stays_and_the_others_are_split() -> None:
     assert "val_fold" not in by_fold.columns
 
 
+def test_a_class_that_a_kept_test_part_lacks_is_told_and_one_that_only_it_has_is_refused() -> None:
+    rows = [{"patient": f"P{n}", "label": "ab"[n % 2], "split": "test" if n < 20 and n % 2 else ""} for n in range(60)]
+    report = make_split(manifest_of(rows), MakeOptions(keep_test=True)).report
+    assert report["lacking"] == [{"part": "test", "class": "a"}]
+    assert "the class 'a' is missing in test" in report["notes"]
+    with pytest.raises(ManifestError, match="'b' is in 0 patients outside the kept test part"):
+        make_split(
+            manifest_of([row for row in rows if row["label"] == "a" or row["split"]]), MakeOptions(keep_test=True)
+        )
+
+
 def test_a_kept_test_part_that_shares_patients_is_refused_with_their_names() -> None:
     rows = [{"patient": f"P{n % 30}", "label": "a", "split": "test" if n < 33 else "train"} for n in range(90)]
     with pytest.raises(ManifestError, match="shares 30 patients with other rows: patient 'P0'; patient 'P1'"):
@@ -406,6 +417,7 @@ def test_an_earlier_split_is_replaced_and_told() -> None:
         ({"folds": 3, "test_fraction": 0.2, "keep_test": True}, "one test part"),
         ({"group": ("patient", "patient")}, "twice"),
         ({"stratify": ("none", "label")}, "alone"),
+        ({"group": ("patient", "split")}, "--group split"),
     ],
 )
 def test_options_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
