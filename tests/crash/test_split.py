@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medtool.storage import TEMPORARY_PREFIX
 from tests.crash.sweep import Point, run, stop_at, tree, write_points
 
 # A few of the points here; all of them with MEDTOOL_CRASH_POINTS=0, which ``nox -s crash`` sets.
-MOST_POINTS = int(os.environ.get("MEDTOOL_CRASH_POINTS", "4"))
+MOST_POINTS = int(os.environ.get("MEDTOOL_CRASH_POINTS", "3"))
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
@@ -50,6 +51,15 @@ def clear(work: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def results(work: Path) -> dict[str, bytes]:
+    """Return what was written but the fingerprints, and but a write that was killed half-way, which nothing reads.
+
+    In how many files the fingerprints are depends on how often the command was stopped.
+    """
+    files = tree(work).items()
+    return {name: data for name, data in files if not name.startswith(("medtool.hashes/", TEMPORARY_PREFIX))}
+
+
 def some(points: list[Point]) -> list[Point]:
     if MOST_POINTS == 0 or len(points) <= MOST_POINTS:
         return points
@@ -63,24 +73,24 @@ def test_killed_at_any_write_call_the_same_command_ends_like_an_uninterrupted_on
     command = COMMANDS[name]
     clear(work)
     points = write_points(command, work, tmp_path / "log")
-    expected = tree(work)
-    assert len(expected) > len(GIVEN) + 24
+    expected = results(work)
+    assert len(expected) > 24 + len(GIVEN)
     assert len(points) > 8
     for point in some(points):
         clear(work)
         assert stop_at(point, "kill", command, work).code == -9, point
         again = run(command, work)
         assert again.code == 0, (point, again.err)
-        assert tree(work) == expected, point
+        assert results(work) == expected, point
 
 
-@pytest.mark.parametrize("action", ["disk full", "disk broken"])
+@pytest.mark.parametrize("action", ["disk full", "disk broken"] if MOST_POINTS == 0 else ["disk full"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_failing_disk_is_one_clear_line_and_loses_nothing(name: str, action: str, work: Path, tmp_path: Path) -> None:
     command = COMMANDS[name]
     clear(work)
     points = write_points(command, work, tmp_path / "log")
-    expected = tree(work)
+    expected = results(work)
     for point in some(points):
         clear(work)
         ended = stop_at(point, action, command, work)
@@ -88,4 +98,4 @@ def test_a_failing_disk_is_one_clear_line_and_loses_nothing(name: str, action: s
         assert ended.code in (0, 1), (point, ended.err)
         again = run(command, work)
         assert again.code == 0, (point, again.err)
-        assert tree(work) == expected, point
+        assert results(work) == expected, point
