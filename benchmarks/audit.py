@@ -1,0 +1,251 @@
+"""Images a second, recall and precision of the search for duplicates, beside imagededup's PHash, in one run on one set.
+
+The set: photographs of skin, breast tissue and cells as JPEGs of 1024 × 768, and one altered copy each of some of them.
+Both search it from nothing to the list of pairs (imagededup: ``encode_images`` and ``find_duplicates`` at its default
+distance; medtool: ``find_duplicates``, its look at the pixels included), with all processors, the processes' start
+included; medtool once more with the fingerprints of the first time. A copy counts as found only if it is listed with
+its own original. A pair of different originals counts as false, though the data sets hold a few true duplicates: some
+are named. Without ../shared/data the originals are phantoms.
+
+    pip install imagededup
+    python benchmarks/audit.py [--originals 1500] [--copies 480]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SIZE = (1024, 768)
+LEAST_RATIO = 5.0
+LEAST_RECALL = 0.95
+Pairs = set[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Alteration:
+    """What is done to a copy.
+
+    Attributes
+    ----------
+    is_plain
+        Re-compression and resizing, for which the recall must be no less than the peer's.
+    """
+
+    name: str
+    alter: Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]
+    is_plain: bool = False
+
+
+def recompressed(quality: int) -> Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]:
+    return lambda picture, chance: (picture, quality)
+
+
+def resized(low: float, high: float) -> Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]:
+    def alter(picture: Image.Image, chance: np.random.Generator) -> tuple[Image.Image, int]:
+        factor = chance.uniform(low, high)
+        size = (round(picture.width * factor), round(picture.height * factor))
+        return picture.resize(size, Image.Resampling.BICUBIC), 85
+
+    return alter
+
+
+def transposed(method: Image.Transpose) -> Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]:
+    return lambda picture, chance: (picture.transpose(method), 90)
+
+
+def cropped(quality: int, *, at_limit: bool) -> Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]:
+    """Cut up to 10% of the width and of the height away, or 10% of both, anywhere: at one side, or at several."""
+
+    def cut(chance: np.random.Generator) -> tuple[float, float]:
+        total = 0.1 if at_limit else 0.1 * np.sqrt(chance.random())
+        before = total * chance.choice((0.0, 1.0, chance.random()))
+        return before, total - before
+
+    def alter(picture: Image.Image, chance: np.random.Generator) -> tuple[Image.Image, int]:
+        (left, right), (top, bottom) = cut(chance), cut(chance)
+        width, height = picture.size
+        box = (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
+        return picture.crop(box), quality
+
+    return alter
+
+
+ALTERATIONS = (
+    Alteration("JPEG quality 30", recompressed(30), is_plain=True),
+    Alteration("JPEG quality 75", recompressed(75), is_plain=True),
+    Alteration("half size", resized(0.5, 0.5), is_plain=True),
+    Alteration("0.5 to 1.5 times the size", resized(0.5, 1.5), is_plain=True),
+    Alteration("mirrored", transposed(Image.Transpose.FLIP_LEFT_RIGHT)),
+    Alteration("upside down", transposed(Image.Transpose.FLIP_TOP_BOTTOM)),
+    Alteration("quarter turn right", transposed(Image.Transpose.ROTATE_270)),
+    Alteration("quarter turn left", transposed(Image.Transpose.ROTATE_90)),
+    Alteration("half turn", transposed(Image.Transpose.ROTATE_180)),
+    Alteration("cropped by up to 10%", cropped(90, at_limit=False)),
+    Alteration("cropped by 10% both ways", cropped(90, at_limit=True)),
+    Alteration("cropped, JPEG quality 50", cropped(50, at_limit=False)),
+)
+
+
+def originals() -> Iterator[Image.Image]:
+    """Yield pictures of one size; small ones are enlarged, and grained as a camera grains, so that they weigh alike."""
+    chance = np.random.default_rng(905)
+    names = ("isic2017-hires/images/*.jpg", "breakhis/*.png", "monuseg/images/*", "nuclei/images/*.png")
+    paths = list(chain.from_iterable(sorted(SHARED.glob(name)) for name in (*names, "isic2017/images/*.jpg")))
+    for path in paths:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        yield grained(picture, chance)
+    if not paths:
+        yield from phantoms()
+
+
+def grained(picture: Image.Image, chance: np.random.Generator) -> Image.Image:
+    is_small = picture.width < SIZE[0] // 2
+    picture = picture.resize(SIZE, Image.Resampling.BICUBIC)
+    if not is_small:
+        return picture
+    pixels = np.asarray(picture, np.float32) + chance.normal(0, 4, (SIZE[1], SIZE[0], 1)).astype(np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def phantoms() -> Iterator[Image.Image]:
+    from medtool.demo.folder import cases_of, draw
+    from medtool.demo.options import Kind
+
+    chance = np.random.default_rng(905)
+    for case in cases_of(Kind.LESION, 905):
+        yield grained(Image.fromarray(draw(case).pixels).convert("RGB"), chance)
+
+
+def make_set(folder: Path, *, n_originals: int, n_copies: int) -> dict[str, str]:
+    """Write the set, and return the alteration of each copy by its name; a copy's name starts with its original's."""
+    kinds = {}
+    for number, picture in enumerate(islice(originals(), n_originals)):
+        picture.save(folder / f"{number:05}.jpg", quality=90)
+        if number < n_copies:
+            alteration = ALTERATIONS[number % len(ALTERATIONS)]
+            with Image.open(folder / f"{number:05}.jpg") as original:
+                copy, quality = alteration.alter(original.convert("RGB"), np.random.default_rng(number))
+            kinds[f"{number:05}_copy.jpg"] = alteration.name
+            copy.save(folder / f"{number:05}_copy.jpg", quality=quality)
+    return kinds
+
+
+def by_imagededup(folder: Path) -> Pairs:
+    """Encode and compare with imagededup's PHash, which starts a process a processor by itself."""
+    from imagededup.methods import PHash
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        method = PHash(verbose=False)
+        found = method.find_duplicates(encoding_map=method.encode_images(image_dir=str(folder)))
+    return {(min(one, other), max(one, other)) for one, others in found.items() for other in others}
+
+
+def by_medtool(folder: Path, *, cache: Path) -> Pairs:
+    from medtool.parallel import cpu_count
+    from medtool.split.duplicates.search import find_duplicates
+
+    paths: list[Path | None] = sorted(folder.iterdir())
+    found = find_duplicates(paths, cache=cache, workers=cpu_count())
+    names = [path.name for path in paths if path is not None]
+    return {(names[pair.first], names[pair.second]) for pair in found.pairs}
+
+
+def report(pairs: Pairs, kinds: dict[str, str], *, n_images: int, seconds: float) -> dict[str, float]:
+    """Return recall by alteration, the precision and the speed."""
+    is_true = [one[:5] == other[:5] for one, other in pairs]
+    found = {other for one, other in pairs if one[:5] == other[:5]}
+    figures = {
+        alteration.name: float(np.mean([name in found for name, kind in kinds.items() if kind == alteration.name]))
+        for alteration in ALTERATIONS
+    }
+    return {**figures, "precision": float(np.mean(is_true)) if is_true else 0.0, "images/s": n_images / seconds}
+
+
+def timed(search: Callable[[Path], Pairs], folder: Path) -> tuple[Pairs, float]:
+    start = time.perf_counter()
+    pairs = search(folder)
+    return pairs, time.perf_counter() - start
+
+
+def main() -> int:
+    """Measure and print; the exit status is 1 when a claim does not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--originals", type=int, default=1500)
+    parser.add_argument("--copies", type=int, default=480, help="of the first originals, one each")
+    options = parser.parse_args()
+    try:
+        import imagededup  # noqa: F401
+    except ImportError:
+        print("imagededup is not installed: pip install imagededup", file=sys.stderr)
+        return 1
+    logging.disable(logging.INFO)
+    work = Path(tempfile.mkdtemp(prefix="medtool-bench-"))
+    try:
+        (work / "images").mkdir()
+        kinds = make_set(work / "images", n_originals=options.originals, n_copies=options.copies)
+        n_images = len(list((work / "images").iterdir()))
+        searches = {
+            "imagededup": by_imagededup,
+            "medtool": partial(by_medtool, cache=work / "images.hashes"),
+            "medtool, cached": partial(by_medtool, cache=work / "images.hashes"),
+        }
+        figures, false = {}, {}
+        for name, search in searches.items():
+            pairs, seconds = timed(search, work / "images")
+            figures[name] = report(pairs, kinds, n_images=n_images, seconds=seconds)
+            false[name] = sorted(pair for pair in pairs if pair[0][:5] != pair[1][:5])
+    finally:
+        shutil.rmtree(work)
+    return show(figures, false, n_images=n_images, n_copies=len(kinds))
+
+
+def show(
+    figures: dict[str, dict[str, float]], false: dict[str, list[tuple[str, str]]], *, n_images: int, n_copies: int
+) -> int:
+    print(f"{n_images} JPEGs of {SIZE[0]} × {SIZE[1]}, {n_copies} of them altered copies, {os.cpu_count()} processors")
+    print(f"{'':28}" + "".join(f"{name:>17}" for name in figures))
+    for row in figures["medtool"]:
+        digits = 0 if row == "images/s" else 3
+        print(f"{row:28}" + "".join(f"{column[row]:17.{digits}f}" for column in figures.values()))
+    for name, pairs in false.items():
+        some = " ".join("-".join(pair) for pair in pairs[:8])
+        print(f"pairs of different originals, {name}: {len(pairs)} {some}")
+    peer, ours = figures["imagededup"], figures["medtool"]
+    ratio = ours["images/s"] / peer["images/s"]
+    claims = {
+        f"at least {LEAST_RATIO:g} times imagededup's speed, end to end ({ratio:.1f})": ratio >= LEAST_RATIO,
+        "recall no less than its own for re-compression and resizing": all(
+            ours[one.name] >= peer[one.name] for one in ALTERATIONS if one.is_plain
+        ),
+        f"recall at least {LEAST_RECALL} for mirrored, turned and cropped copies": all(
+            ours[one.name] >= LEAST_RECALL for one in ALTERATIONS if not one.is_plain
+        ),
+        "the same pairs with and without the cache": false["medtool"] == false["medtool, cached"]
+        and {k: v for k, v in ours.items() if k != "images/s"}
+        == {k: v for k, v in figures["medtool, cached"].items() if k != "images/s"},
+    }
+    for claim, holds in claims.items():
+        print(f"{claim}: {'holds' if holds else 'DOES NOT HOLD'}")
+    return 0 if all(claims.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
