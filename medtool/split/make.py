@@ -186,7 +186,7 @@ def _sites(manifest: Manifest, grouping: Grouping) -> list[str]:
     if len(unknown):
         more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
         raise ManifestError(
-            f"--leave-one-site-out: the site is unknown for {len(unknown):,} images:"
+            f"--leave-one-site-out: the site is unknown for {len(unknown):,} of {len(manifest):,} images:"
             f" {', '.join(unknown[:_MAX_NAMED])}{more}",
             hint="fill in the column site, or leave these rows out",
         )
@@ -197,7 +197,7 @@ def _sites(manifest: Manifest, grouping: Grouping) -> list[str]:
     cut = places.filter(pl.col("unit").is_duplicated()).get_column("unit").unique().to_list()
     if cut:
         raise ManifestError(
-            f"--leave-one-site-out: {grouping.counted(len(cut))} are at several sites: {grouping.named(cut)}",
+            f"--leave-one-site-out: {grouping.counted(len(cut))} at several sites: {grouping.named(cut)}",
             hint="check that ids are unique across sites; if they are, leave these out, or use --folds",
         )
     return [str(name) for name in sites]

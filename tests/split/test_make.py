@@ -304,8 +304,8 @@ def test_a_site_without_a_class_is_told_and_no_reason_to_refuse() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"site": ""}, "the site is unknown for 1 images: 0.png"),
-        ({"site": "y"}, r"1 patient are at several sites: patient 'P0'"),
+        ({"site": ""}, "the site is unknown for 1 of 40 images: 0.png"),
+        ({"site": "y"}, r"1 patient at several sites: patient 'P0'"),
     ],
 )
 def test_sites_that_cannot_be_left_out_are_refused(change: dict[str, str], message: str) -> None:
