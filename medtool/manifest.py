@@ -1,7 +1,8 @@
 """The table of images: a row an image, every value text.
 
 Columns with a meaning are ``image`` (the path, relative to the manifest's folder), ``image_id`` (unique), ``patient``,
-``site``, ``label``, ``mask``, ``split`` and ``fold``; any further columns are metadata. See docs/reference/manifest.md.
+``site``, ``label``, ``mask``, ``split``, ``fold`` and ``val_fold``; any further columns are metadata. See
+docs/reference/manifest.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from medtool.protocols import Problem
 from medtool.storage import write_whole
 from medtool.tables import read_text_table
 
-COLUMNS = ("image", "image_id", "patient", "site", "label", "mask", "split", "fold")
+COLUMNS = ("image", "image_id", "patient", "site", "label", "mask", "split", "fold", "val_fold")
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".csv", ".parquet")
 
@@ -307,8 +308,9 @@ def _checked(frame: pl.DataFrame, where: Callable[[int], str], *, source: str) -
     _refuse(frame, pl.col("image_id").is_duplicated(), lambda row: _duplicate(frame, row, where))
     if "split" in frame.columns:
         _refuse(frame, ~pl.col("split").is_in(["", *SPLITS]), lambda row: _bad_split(frame, row, where))
-    if "fold" in frame.columns:
-        _refuse(frame, ~pl.col("fold").str.contains(_FOLD), lambda row: _bad_fold(frame, row, where))
+    for name in ("fold", "val_fold"):
+        if name in frame.columns:
+            _refuse(frame, ~pl.col(name).str.contains(_FOLD), partial(_bad_fold, frame, name, where))
     return frame
 
 
@@ -347,6 +349,6 @@ def _bad_split(frame: pl.DataFrame, row: int, where: Callable[[int], str]) -> Ma
     return ManifestError(f"{where(row)}: split is {value!r}; it must be train, val, test or empty{guess}")
 
 
-def _bad_fold(frame: pl.DataFrame, row: int, where: Callable[[int], str]) -> ManifestError:
-    value = frame.get_column("fold")[row]
-    return ManifestError(f"{where(row)}: fold is {value!r}; it must be a whole number from 0 on, or empty")
+def _bad_fold(frame: pl.DataFrame, name: str, where: Callable[[int], str], row: int) -> ManifestError:
+    value = frame.get_column(name)[row]
+    return ManifestError(f"{where(row)}: {name} is {value!r}; it must be a whole number from 0 on, or empty")

@@ -114,6 +114,7 @@ def test_without_an_image_id_the_path_is_the_id(tmp_path: Path) -> None:
         ("image,split\na.png,tset\n", "did you mean 'test'?"),
         ("image,split\na.png,  \n", "line 2: split is '  '"),
         ("image,fold\na.png,0\nb.png,-1\n", "line 3: fold is '-1'; it must be a whole number"),
+        ("image,fold,val_fold\na.png,0,1\nb.png,1,two\n", "line 3: val_fold is 'two'; it must be a whole number"),
         ("image,fold\na.png,1.0\n", "line 2: fold is '1.0'"),
         ("image,fold\na.png,01\n", "line 2: fold is '01'"),
         ("image,fold\na.png,\u0661\n", "line 2: fold is"),
