@@ -12,6 +12,7 @@ Baker and Matthews, "Lucas-Kanade 20 Years On: A Unifying Framework" (2004).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -25,11 +26,12 @@ from medtool.split.duplicates.orientation import turn
 #: Pixels of the square, each way.
 SIDE: Final = 128
 
-_LEVELS: Final = (SIDE // 2, SIDE)
-_MOST_ROUNDS: Final = 8
+_COARSE_SIDE: Final = SIDE // 2
+_MARGIN_PX: Final = 5  # along the edges, where detail is not known: the picture's frame must not pull the other's to it
+_MOST_ROUNDS: Final = 6
 _MOST_STEP: Final = 0.05  # of the side, in one round
-_STILL_PX: Final = 0.03
-_LEAST_CONTRAST: Final = 0.05  # of the one picture in the other's units, both clipped to a deviation of 1
+_STILL_PX: Final = 0.05
+_LEAST_LIKENESS: Final = 0.2  # how much of the one picture's detail is seen in the other's
 _LEAST_SHARE: Final = 0.5  # of the smaller picture's side that must lie within the larger one
 _SCALES: Final = (0.5, 2.0)
 _MOST_SLANT: Final = 0.2
@@ -78,15 +80,24 @@ class Frame:
         slants = abs(self.matrix[[0, 1], [1, 0]])
         return bool(low <= self.width <= high and low <= self.height <= high and slants.max() <= _MOST_SLANT)
 
-    def within(self, side: int) -> tuple[slice, slice] | None:
-        """Return the rows and columns of the smaller picture that lie within the larger; None if too few."""
+    def within(self, side: int, *, margin_px: int) -> tuple[slice, slice] | None:
+        """Return the rows and columns of the smaller picture that lie within the larger; None if too few.
+
+        Parameters
+        ----------
+        side
+            Pixels of both pictures, each way.
+        margin_px
+            Pixels along the larger picture's edge that are left out.
+        """
         if not self.is_usable:
             return None
         spans = []
         for axis in (1, 0):
             length, slant = self.matrix[axis, axis], abs(self.matrix[axis, 1 - axis]) / 2
-            # Pixel i has its centre at (i + 1/2) / side; the larger picture's outermost pixels are left out.
-            low, high = 1 / side + slant - self.centre[axis], 1 - 1 / side - slant - self.centre[axis]
+            # Pixel i has its centre at (i + 1/2) / side.
+            low = margin_px / side + slant - self.centre[axis]
+            high = 1 - margin_px / side - slant - self.centre[axis]
             first = max(0, int(np.ceil((low / length + 0.5) * side - 0.5)))
             last = min(side, int(np.floor((high / length + 0.5) * side - 0.5)) + 1)
             if last - first < _LEAST_SHARE * side:
@@ -108,7 +119,7 @@ class Square:
     grey: Grey
 
     @classmethod
-    def of(cls, grey: npt.NDArray[np.integer[Any]] | npt.NDArray[np.floating[Any]]) -> Square:
+    def of(cls, grey: npt.NDArray[Any]) -> Square:
         """Return the square of a picture ``(height, width)``: means where it shrinks, interpolated where it grows."""
         squeezed = grey.astype(np.float32)
         for axis in (0, 1):
@@ -126,7 +137,7 @@ class Square:
     @cached_property
     def levels(self) -> tuple[Grey, ...]:
         """What is aligned: detail at half and full size, strong edges clipped so that no ruler outweighs the rest."""
-        half = np.asarray(cv2.resize(self.grey, (_LEVELS[0], _LEVELS[0]), interpolation=cv2.INTER_AREA), np.float32)
+        half = np.asarray(cv2.resize(self.grey, (_COARSE_SIDE, _COARSE_SIDE), interpolation=cv2.INTER_AREA), np.float32)
         return _clipped(band(half, 0.7, 4.0)), _clipped(band(self.grey, 1.0, 4.0))
 
 
@@ -139,23 +150,18 @@ def band(grey: Grey, fine_px: float, coarse_px: float) -> Grey:
 def aligned(smaller: Square, larger: Square, start: Frame) -> Frame | None:
     """Return the frame of ``smaller`` in ``larger``, refined from one that is right to a few hundredths.
 
-    None where there is nothing to go by, or the two overlap too little.
+    None where there is nothing to go by, the two plainly differ, or they overlap too little.
     """
-    frame = start
-    for side, one, other in zip(_LEVELS, smaller.levels, larger.levels, strict=True):
-        for _ in range(_MOST_ROUNDS):
-            found = _improved(one, other, frame, side)
-            if found is None:
-                return None
-            frame, moved = found
-            if moved * side < _STILL_PX:
-                break
+    frame: Frame | None = start
+    for one, other in zip(smaller.levels, larger.levels, strict=True):
+        if frame is not None:
+            frame = _refined(one, other, frame)
     return frame
 
 
 def common(smaller: Square, larger: Square, frame: Frame) -> tuple[Grey, Grey] | None:
     """Return what both show, pixel on pixel in the frame of the smaller; None where they overlap too little."""
-    within = frame.within(SIDE)
+    within = frame.within(SIDE, margin_px=1)
     if within is None:
         return None
     rows, columns = within
@@ -163,52 +169,79 @@ def common(smaller: Square, larger: Square, frame: Frame) -> tuple[Grey, Grey] |
 
 
 def _clipped(detail: Grey) -> Grey:
-    limit = 2 * float(detail.std())
+    limit = 2 * _strength(detail)
     found: Grey = np.clip(detail, -limit, limit)
-    return found / np.float32(max(float(found.std()), 1e-6))
+    return found / np.float32(max(_strength(found), 1e-6))
 
 
-def _improved(smaller: Grey, larger: Grey, frame: Frame, side: int) -> tuple[Frame, float] | None:
-    """Return the frame after one round of least squares, and how far it moved the picture at most."""
-    within = frame.within(side)
+def _strength(detail: Grey) -> float:
+    # The mean of detail is zero; numpy's own deviation takes several times as long.
+    return math.sqrt(float(np.vdot(detail, detail)) / detail.size)
+
+
+def _refined(smaller: Grey, larger: Grey, frame: Frame) -> Frame | None:
+    """Return the frame that fits best at one level, by least squares; None if no frame near the first one fits."""
+    side = len(smaller)
+    within = frame.within(side, margin_px=_MARGIN_PX)
     if within is None:
         return None
-    rows, columns = within
-    wanted = smaller[rows, columns]
-    here = _fetched(larger, frame, rows, columns)
-    slope_x = cv2.Sobel(here, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
-    slope_y = cv2.Sobel(here, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
-    u = ((np.arange(columns.start, columns.stop) + 0.5) / side - 0.5).astype(np.float32)
-    v = ((np.arange(rows.start, rows.stop) + 0.5) / side - 0.5).astype(np.float32)[:, None]
-    # wanted = contrast · (here + slopes · moves) + brightness, and a move is a shift, a stretch and a slant.
-    causes = np.empty((8, *here.shape), np.float32)
-    causes[0], causes[1] = slope_x, slope_y
-    np.multiply(slope_x, u, out=causes[2])
-    np.multiply(slope_x, v, out=causes[3])
-    np.multiply(slope_y, u, out=causes[4])
-    np.multiply(slope_y, v, out=causes[5])
-    causes[6], causes[7] = here, 1
-    flat = causes.reshape(8, -1)
-    normal = (flat @ flat.T).astype(np.float64)
+    # The detail is smooth enough for every second pixel of the finer level to say as much as all of them.
+    every = side // _COARSE_SIDE
+    rows, columns = (slice(max(span.start, _MARGIN_PX), min(span.stop, side - _MARGIN_PX), every) for span in within)
+    causes = _causes(smaller, rows, columns)
+    normal = (causes @ causes.T).astype(np.float64)
     normal.flat[::9] = normal.flat[::9] * (1 + 1e-5) + 1e-5
-    solution = np.linalg.solve(normal, (flat @ wanted.ravel()).astype(np.float64))
-    if solution[6] < _LEAST_CONTRAST:
-        return None
-    moves = np.clip(solution[:6] / solution[6] / side, -_MOST_STEP, _MOST_STEP)
-    shift, change = moves[:2], moves[2:].reshape(2, 2)
-    better = Frame(frame.centre + frame.matrix @ shift, frame.matrix @ (np.eye(2) + change))
-    return better, float((abs(shift) + abs(change).sum(1) / 2).max())
+    inverse = np.linalg.inv(normal)
+    for _ in range(_MOST_ROUNDS):
+        here = _fetched(larger, frame, rows, columns)
+        *moves, likeness, _ = inverse @ (causes @ here.ravel()).astype(np.float64)
+        if likeness < _LEAST_LIKENESS:
+            return None
+        steps = np.clip(np.array(moves) / likeness / side, -_MOST_STEP, _MOST_STEP)
+        shift, change = steps[:2], steps[2:].reshape(2, 2)
+        # Moved so, the smaller picture would look like what is there: the frame is moved back by as much.
+        matrix = frame.matrix @ _inverse(np.eye(2) + change)
+        frame = Frame(frame.centre - matrix @ shift, matrix)
+        if not frame.is_usable:
+            return None
+        if (abs(shift) + abs(change).sum(1) / 2).max() * side < _STILL_PX:
+            break
+    return frame
+
+
+def _causes(smaller: Grey, rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+    """Return what changes the smaller picture: ``(8, pixels)``.
+
+    A shift to the right and down, a stretch and a slant of each, a change of contrast and of brightness.
+    """
+    side = len(smaller)
+    u = ((np.arange(side)[columns] + 0.5) / side - 0.5).astype(np.float32)
+    v = ((np.arange(side)[rows] + 0.5) / side - 0.5).astype(np.float32)[:, None]
+    causes = np.empty((8, len(v), len(u)), np.float32)
+    causes[0] = cv2.Sobel(smaller, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)[rows, columns]
+    causes[1] = cv2.Sobel(smaller, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)[rows, columns]
+    for slope in (0, 1):
+        np.multiply(causes[slope], u, out=causes[2 + 2 * slope])
+        np.multiply(causes[slope], v, out=causes[3 + 2 * slope])
+    causes[6], causes[7] = smaller[rows, columns], 1
+    return causes.reshape(8, -1)
+
+
+def _inverse(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    (a, b), (c, d) = matrix.tolist()
+    return np.array([[d, -b], [-c, a]], np.float64) / (a * d - b * c)
 
 
 def _fetched(larger: Grey, frame: Frame, rows: slice, columns: slice) -> Grey:
     """Return the larger picture where the smaller one's pixels lie."""
     side = len(larger)
+    every = columns.step or 1
     first = np.array([columns.start + 0.5, rows.start + 0.5]) - side / 2
     offset = frame.centre * side + frame.matrix @ first - 0.5
-    size = (columns.stop - columns.start, rows.stop - rows.start)
+    size = len(range(side)[columns]), len(range(side)[rows])
     found = cv2.warpAffine(
         larger,
-        np.column_stack((frame.matrix, offset)),
+        np.column_stack((frame.matrix * every, offset)),
         size,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,

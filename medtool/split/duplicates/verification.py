@@ -28,7 +28,7 @@ from medtool.split.duplicates.pairs import Kind
 #: Least similarity of two images that show the same picture.
 LEAST_SIMILARITY: Final = 0.95
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
+_LEAST_PX = 96  # of the shorter side are read; more tells little more
 _FINE_PX = 1.5  # of the square: the detail that is compared lies between this deviation and twice it
 _WINDOW_PX = 13
 _EVERY_PX = 4  # windows overlap; so many pixels lie between the middles of two that are looked at
@@ -44,7 +44,7 @@ _LEAST_TURN_DEG = 0.7
 _PLAINLY_OTHER = 0.5  # similarity of a window below which something else is there
 _LEAST_OTHER = 0.02  # of the windows
 _SAME_EXACTLY = 0.01  # grey levels between the squares of equal pixels, for rounding
-_SAME_DECODED = 6.0  # grey levels between the squares of equal pixels that were reduced in two ways
+_SAME_DECODED = 1.5  # grey levels, on average, between equal pixels that were reduced in two ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,10 @@ def picture_of(path: Path, options: ReadOptions | None = None) -> Picture:
     ImageError
         As :func:`medtool.images.read_image`.
     """
-    small = reduced(read_bytes(path, options), least_px=SIDE, options=options)
+    small = reduced(read_bytes(path, options), least_px=_LEAST_PX, options=options)
     turning = of_exif(small.orientation)
     height, width = small.size[::-1] if turning & TRANSPOSED else small.size
-    square = Square.of(small.rgb @ _LUMA).turned(turning)
+    square = Square.of(cv2.cvtColor(small.rgb, cv2.COLOR_RGB2GRAY)).turned(turning)
     return Picture(path, square, height, width, small.format, small.orientation)
 
 
@@ -230,10 +230,11 @@ def _may_be_equal(first: Picture, second: Picture) -> bool:
     """Tell whether full decoding may find equal pixels."""
     if (first.height, first.width) != (second.height, second.width):
         return False
-    # A JPEG file was reduced on its way, any other file after it; with different turns that comes out differently too.
-    is_alike = (first.format == "JPEG") == (second.format == "JPEG") and first.exif == second.exif
-    most = float(abs(first.square.grey - second.square.grey).max())
-    return most <= (_SAME_EXACTLY if is_alike else _SAME_DECODED)
+    if (first.format == "JPEG") == (second.format == "JPEG") and first.exif == second.exif:
+        return bool(abs(first.square.grey - second.square.grey).max() <= _SAME_EXACTLY)
+    # A JPEG file is reduced while it is decoded, any other after it: only their coarse structure is then the same.
+    coarse, other = (cv2.resize(one.square.grey, (16, 16), interpolation=cv2.INTER_AREA) for one in (first, second))
+    return bool(abs(np.subtract(coarse, other)).mean() <= _SAME_DECODED)
 
 
 def _turn_in_words(frame: Frame, larger: Picture) -> str:
