@@ -18,7 +18,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from medtool.errors import BusyError, reason_of
 from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, VERSION, Fingerprint
@@ -192,6 +191,8 @@ def _is_small(path: Path) -> bool:
 
 
 def _write(folder: Path, rows: Rows) -> None:
+    import polars as pl  # the processes that make fingerprints load this module too, and need no tables
+
     columns = {name: [row.tobytes() for row in rows[name]] for name in _BINARY}
     frame = pl.DataFrame(
         {
@@ -214,6 +215,8 @@ def _read_shard(path: Path) -> tuple[Rows, bool, int]:
 
     A shard that another process made one with others in the meantime has no rows: its own rows are not needed badly.
     """
+    import polars as pl
+
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.split.duplicates.fingerprint import HASHED, N_WAVES, THRESHOLD, decoded, hashes_of, packed
+from medtool.split.duplicates.links import Links
 from medtool.split.duplicates.matching import iter_close_matches
 from medtool.split.duplicates.orientation import N_ORIENTATIONS, inverse, turn_spectra
 
@@ -408,7 +409,7 @@ class _Found:
         )
         order = np.lexsort((orientation, second, first, cut.sum(1), -agreement))
         seen: set[tuple[int, int]] = set()
-        linked = _Links()
+        linked = Links()
         degrees: dict[int, int] = {}
         kept, n_dropped = [], 0
         for row, one, other in zip(order.tolist(), first[order].tolist(), second[order].tolist(), strict=True):
@@ -438,23 +439,3 @@ class _Found:
             is_second_larger[which].astype(bool),
             tuple(notes),
         )
-
-
-class _Links:
-    """Which things are linked, directly or through others."""
-
-    def __init__(self) -> None:
-        self._above: dict[int, int] = {}
-
-    def join(self, one: int, other: int) -> bool:
-        """Link two things; return whether they were not linked before."""
-        one, other = self._top(one), self._top(other)
-        self._above[max(one, other)] = min(one, other)
-        return one != other
-
-    def _top(self, thing: int) -> int:
-        above = self._above
-        while (higher := above.get(thing, thing)) != thing:
-            above[thing] = above.get(higher, higher)
-            thing = higher
-        return thing

@@ -8,6 +8,7 @@ from PIL import Image
 from medtool.split.duplicates import candidates as module
 from medtool.split.duplicates.candidates import MOST_A_IMAGE, candidate_pairs
 from medtool.split.duplicates.fingerprints import Fingerprints, fingerprints_of
+from medtool.split.duplicates.links import Links
 from medtool.split.duplicates.orientation import NAMES, inverse, turn
 from tests.split.duplicates.conftest import BOTH, CROPPED, PLAIN, TURNED
 
@@ -144,7 +145,7 @@ def test_a_picture_that_is_its_own_mirror_image_is_found_in_every_orientation(tm
     picture = np.concatenate((half, half[:, ::-1]), axis=1)
     pictures = [picture, *(np.ascontiguousarray(turn(picture, orientation)) for orientation in range(1, 8))]
     found = candidate_pairs(fingerprints(tmp_path, pictures))
-    links = module._Links()
+    links = Links()
     for pair in pairs_of(found):
         links.join(*pair)
     assert not any(links.join(0, other) for other in range(1, 8))
@@ -161,7 +162,7 @@ def test_of_thousands_of_copies_every_one_is_linked_by_few_pairs():
     made = made_of([*noisy, *others, *others])
     found = candidate_pairs(made)
     assert len(found) <= 3040 * MOST_A_IMAGE
-    links = module._Links()
+    links = Links()
     for pair in pairs_of(found):
         links.join(*pair)
     assert not any(links.join(0, other) for other in range(1, 3000))
