@@ -49,10 +49,13 @@ def write_split(split: Split, files: Files, *, overwrite: bool = False) -> bool:
 
     Raises
     ------
+    ManifestError
+        If the images do not lie below the folder of the manifest; nothing is written.
     OutputError
         If one of the files is there and differs, and ``overwrite`` is not set, or one cannot be written. The first
         leaves all as it was.
     """
+    split.manifest.seen_from(files.manifest.parent)  # refuses a folder beside the images before anything is written
     groups = _csv(split.groups)
     is_there = {
         files.groups: _bytes_of(files.groups) == groups,
