@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from medtool.errors import ManifestError
 from medtool.tables import read_text_table
@@ -96,3 +98,44 @@ def test_a_first_column_without_a_name_is_an_index_only_where_one_may_be(tmp_pat
         read_text_table(path)
     with pytest.raises(ManifestError, match="line 1: column 2 has no name"):
         read_text_table(_written(tmp_path, ",,a\n0,1,x\n"), may_have_index=True)
+
+
+_pieces = st.sampled_from(
+    [b"a", b"image", b",", b'"', b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xe4", b"=", b" "]
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_pieces | st.binary(max_size=4), max_size=24).map(b"".join))
+def test_whatever_the_bytes_they_are_a_table_or_one_line_that_names_the_file(tmp_path: Path, data: bytes) -> None:
+    path = _written(tmp_path, data)
+    message = ""
+    try:
+        table = read_text_table(path)
+    except ManifestError as error:
+        message = str(error)
+    if message:
+        assert message.startswith(str(path))
+        assert len(message.splitlines()) == 1
+    else:
+        assert table.frame.height == len(table.lines) > 0
+        assert list(table.lines) == sorted(set(table.lines))
+        assert all(isinstance(value, str) for row in table.rows() for value in row.values())
+
+
+def test_texts_that_programs_take_for_numbers_or_orders_stay_as_they_are(tmp_path: Path) -> None:
+    texts = [
+        "12345678901234567890123",
+        "0x1F",
+        "1_000",
+        "1.0",
+        "-0",
+        "inf",
+        "=1+1",
+        "@x",
+        "\x1b[2J",
+        "\x9b31m",
+        "\u202ex",
+    ]
+    table = read_text_table(_written(tmp_path, "id\n" + "\n".join(texts) + "\n"))
+    assert table.frame["id"].to_list() == texts
