@@ -229,7 +229,8 @@ def _causes(smaller: Grey, rows: slice, columns: slice) -> npt.NDArray[np.float3
 
 def _inverse(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     (a, b), (c, d) = matrix.tolist()
-    return np.array([[d, -b], [-c, a]], np.float64) / (a * d - b * c)
+    determinant = a * d - b * c
+    return np.array([[d / determinant, -b / determinant], [-c / determinant, a / determinant]])
 
 
 def _fetched(larger: Grey, frame: Frame, rows: slice, columns: slice) -> Grey:

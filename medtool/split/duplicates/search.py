@@ -140,16 +140,24 @@ class _Crew:
         with self.show(len(items), label) as bar:
             for outcome in map_unordered(function, batches, setup=setup, workers=count, cluster=self.cluster):
                 batch = batches[outcome.index]
-                given: list[Answer | BaseException]
+                given: Sequence[Answer | BaseException]
                 if isinstance(outcome.error, WorkerDiedError):
-                    # One item took its worker with it: the others of its batch must not be lost.
-                    alone = (map_unordered(function, [[item]], setup=setup, workers=2) for item in batch)
-                    given = [one.error or one.get()[0] for outcomes in alone for one in outcomes]
+                    alone = _one_by_one(function, batch, setup)
+                    given = alone
                 else:
-                    given = list(outcome.get())
+                    given = outcome.get()
                 for item, answer in zip(batch, given, strict=True):
                     bar.advance()
                     yield item, answer
+
+
+def _one_by_one(
+    function: Callable[[Context, list[Item]], list[Answer]], batch: list[Item], setup: Callable[[], Context]
+) -> list[Answer | BaseException]:
+    """Return the answers of a batch of which one item took its worker with it; for that item, the error."""
+    outcomes = map_unordered(function, [[item] for item in batch], setup=setup, workers=2)
+    given = {outcome.index: outcome.error or outcome.get()[0] for outcome in outcomes}
+    return [given[index] for index in range(len(batch))]
 
 
 def _likely_pairs(candidates: Candidates, paths: Sequence[Path | None]) -> list[_Likely]:
