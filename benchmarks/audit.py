@@ -2,10 +2,11 @@
 
 The set: photographs of skin, breast tissue and cells as JPEGs of 1024 × 768, and one altered copy each of some of them.
 Both search it from nothing to the list of pairs (imagededup: ``encode_images`` and ``find_duplicates`` at its default
-distance; medtool: ``find_duplicates``, its look at the pixels included), with all processors, the processes' start
-included; medtool once more with the fingerprints of the first time. A copy counts as found only if it is listed with
-its own original. A pair of different originals counts as false, though the data sets hold a few true duplicates: some
-are named. Without ../shared/data the originals are phantoms.
+distance; medtool: ``find_duplicates``, its look at the pixels included), with all processors, the start of processes
+included, the import of either library not; medtool once more with the fingerprints of the first time. Images per
+processor-second tell the same on a machine that is busy with other things too. A copy counts as found only if it is
+listed with its own original. A pair of different originals counts as false, though the data sets hold a few true
+duplicates: some are named. Without ../shared/data the originals are phantoms.
 
     pip install imagededup
     python benchmarks/audit.py [--originals 1500] [--copies 480]
@@ -35,6 +36,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = (1024, 768)
 LEAST_RATIO = 5.0
 LEAST_RECALL = 0.95
+SPEEDS = ("images/s", "images per processor-second")
 Pairs = set[tuple[str, str]]
 
 
@@ -159,30 +161,33 @@ def by_imagededup(folder: Path) -> Pairs:
 
 
 def by_medtool(folder: Path, *, cache: Path) -> Pairs:
-    from medtool.parallel import cpu_count
     from medtool.split.duplicates.search import find_duplicates
 
     paths: list[Path | None] = sorted(folder.iterdir())
-    found = find_duplicates(paths, cache=cache, workers=cpu_count())
+    found = find_duplicates(paths, cache=cache)
     names = [path.name for path in paths if path is not None]
     return {(names[pair.first], names[pair.second]) for pair in found.pairs}
 
 
-def report(pairs: Pairs, kinds: dict[str, str], *, n_images: int, seconds: float) -> dict[str, float]:
-    """Return recall by alteration, the precision and the speed."""
+def report(pairs: Pairs, kinds: dict[str, str], *, n_images: int, seconds: tuple[float, float]) -> dict[str, float]:
+    """Return recall by alteration, the precision, and the speed by the clock and by the processors' time."""
     is_true = [one[:5] == other[:5] for one, other in pairs]
     found = {other for one, other in pairs if one[:5] == other[:5]}
     figures = {
         alteration.name: float(np.mean([name in found for name, kind in kinds.items() if kind == alteration.name]))
         for alteration in ALTERATIONS
     }
-    return {**figures, "precision": float(np.mean(is_true)) if is_true else 0.0, "images/s": n_images / seconds}
+    precision = float(np.mean(is_true)) if is_true else 0.0
+    return {**figures, "precision": precision} | {
+        name: n_images / taken for name, taken in zip(SPEEDS, seconds, strict=True)
+    }
 
 
-def timed(search: Callable[[Path], Pairs], folder: Path) -> tuple[Pairs, float]:
-    start = time.perf_counter()
+def timed(search: Callable[[Path], Pairs], folder: Path) -> tuple[Pairs, tuple[float, float]]:
+    """Return what was found, the seconds, and the seconds of all processors together."""
+    start, before = time.perf_counter(), sum(os.times()[:4])
     pairs = search(folder)
-    return pairs, time.perf_counter() - start
+    return pairs, (time.perf_counter() - start, sum(os.times()[:4]) - before)
 
 
 def main() -> int:
@@ -192,7 +197,9 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=480, help="of the first originals, one each")
     options = parser.parse_args()
     try:
-        import imagededup  # noqa: F401
+        import imagededup.methods  # noqa: F401
+
+        import medtool.split.duplicates.search  # noqa: F401
     except ImportError:
         print("imagededup is not installed: pip install imagededup", file=sys.stderr)
         return 1
@@ -223,15 +230,16 @@ def show(
     print(f"{n_images} JPEGs of {SIZE[0]} × {SIZE[1]}, {n_copies} of them altered copies, {os.cpu_count()} processors")
     print(f"{'':28}" + "".join(f"{name:>17}" for name in figures))
     for row in figures["medtool"]:
-        digits = 0 if row == "images/s" else 3
+        digits = 0 if row in SPEEDS else 3
         print(f"{row:28}" + "".join(f"{column[row]:17.{digits}f}" for column in figures.values()))
     for name, pairs in false.items():
         some = " ".join("-".join(pair) for pair in pairs[:8])
         print(f"pairs of different originals, {name}: {len(pairs)} {some}")
     peer, ours = figures["imagededup"], figures["medtool"]
-    ratio = ours["images/s"] / peer["images/s"]
+    ratio, ratio_cpu = (ours[speed] / peer[speed] for speed in SPEEDS)
     claims = {
-        f"at least {LEAST_RATIO:g} times imagededup's speed, end to end ({ratio:.1f})": ratio >= LEAST_RATIO,
+        f"at least {LEAST_RATIO:g} times imagededup's speed, end to end ({ratio:.1f}; {ratio_cpu:.1f} by processor time)": ratio
+        >= LEAST_RATIO,
         "recall no less than its own for re-compression and resizing": all(
             ours[one.name] >= peer[one.name] for one in ALTERATIONS if one.is_plain
         ),
@@ -239,8 +247,7 @@ def show(
             ours[one.name] >= LEAST_RECALL for one in ALTERATIONS if not one.is_plain
         ),
         "the same pairs with and without the cache": false["medtool"] == false["medtool, cached"]
-        and {k: v for k, v in ours.items() if k != "images/s"}
-        == {k: v for k, v in figures["medtool, cached"].items() if k != "images/s"},
+        and all(ours[row] == figures["medtool, cached"][row] for row in ours if row not in SPEEDS),
     }
     for claim, holds in claims.items():
         print(f"{claim}: {'holds' if holds else 'DOES NOT HOLD'}")
