@@ -237,9 +237,9 @@ def show(
         print(f"pairs of different originals, {name}: {len(pairs)} {some}")
     peer, ours = figures["imagededup"], figures["medtool"]
     ratio, ratio_cpu = (ours[speed] / peer[speed] for speed in SPEEDS)
+    print(f"medtool's speed is {ratio:.1f} times imagededup's, by the processors' time {ratio_cpu:.1f} times")
     claims = {
-        f"at least {LEAST_RATIO:g} times imagededup's speed, end to end ({ratio:.1f}; {ratio_cpu:.1f} by processor time)": ratio
-        >= LEAST_RATIO,
+        f"at least {LEAST_RATIO:g} times imagededup's speed, end to end": ratio >= LEAST_RATIO,
         "recall no less than its own for re-compression and resizing": all(
             ours[one.name] >= peer[one.name] for one in ALTERATIONS if one.is_plain
         ),
