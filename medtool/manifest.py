@@ -129,6 +129,18 @@ class Manifest:
         """Return the file that an ``image`` or ``mask`` cell names; see :func:`locate`."""
         return Path(locate(text, self.root, known=self._known))
 
+    def images(self) -> tuple[list[Path | None], dict[int, str]]:
+        """Return the image file of each row, None where it cannot be used, and why not, by the row."""
+        files: list[Path | None] = []
+        problems: dict[int, str] = {}
+        for row, text in enumerate(self.table.get_column("image")):
+            try:
+                files.append(self.locate(text))
+            except InputError as error:
+                files.append(None)
+                problems[row] = error.message
+        return files, problems
+
     def seen_from(self, folder: Path) -> Manifest:
         """Return the same manifest with paths relative to ``folder``, which must be ``root`` or lie above it.
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from medtool import __version__
-from medtool.errors import InputError
-from medtool.manifest import Manifest, locate
+from medtool.manifest import Manifest
 from medtool.protocols import Steps
 from medtool.split.baseline import without_known
 from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Severity
@@ -122,9 +121,9 @@ def audit(
         from medtool.split.rules.pictures import duplicate_findings
         from medtool.split.units import units_of
 
-        paths, missing = _images_of(manifest)
+        paths, missing = manifest.images()
         if against is not None:
-            paths += _images_of(against)[0]
+            paths += against.images()[0]
         duplicates = find_duplicates(paths, cache=cache, workers=workers, cluster=cluster, steps=steps)
         notes += duplicates.notes
         findings += duplicate_findings(table, duplicates, other=other)
@@ -153,20 +152,6 @@ def audit(
     kept, _ = without_known(findings, known)
     met = known & {case.key(found.rule) for found in findings for case in found.cases} if known else frozenset()
     return Audit(table, other, tuple(kept), met, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
-
-
-def _images_of(manifest: Manifest) -> tuple[list[Path | None], dict[int, str]]:
-    """Return the file of each row, None where it is not there, and why not, by the row."""
-    known: dict[str, bool] = {}
-    files: list[Path | None] = []
-    missing: dict[int, str] = {}
-    for row, text in enumerate(manifest.table.get_column("image")):
-        try:
-            files.append(Path(locate(text, manifest.root, known=known)))
-        except InputError as error:
-            files.append(None)
-            missing[row] = error.message
-    return files, missing
 
 
 def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Severity | None) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtool.errors import InputError
-from medtool.manifest import Manifest, locate
+from medtool.manifest import Manifest
 from medtool.protocols import Steps
 
 
@@ -44,21 +43,13 @@ def copies_in(
     Parameters
     ----------
     cache
-        File of the fingerprints that are known already; see :mod:`medtool.split.duplicates.cache`.
+        Folder of the fingerprints that are known already; see :mod:`medtool.split.duplicates.cache`.
     workers, cluster
         Processes (0 is automatic), or the address of a Dask scheduler.
     """
     from medtool.split.duplicates.search import find_duplicates  # what decodes images loads here
 
-    known: dict[str, bool] = {}
-    files: list[Path | None] = []
-    problems: dict[int, str] = {}
-    for row, text in enumerate(manifest.table.get_column("image")):
-        try:
-            files.append(Path(locate(text, manifest.root, known=known)))
-        except InputError as error:
-            files.append(None)
-            problems[row] = error.message
+    files, problems = manifest.images()
     found = find_duplicates(files, cache=cache, workers=workers, cluster=cluster, steps=steps)
     problems.update(found.problems)
     image_ids = manifest.table.get_column("image_id")

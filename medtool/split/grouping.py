@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from medtool.errors import ManifestError
 from medtool.manifest import Manifest
 from medtool.split.options import NO_COLUMN
 from medtool.split.rules.identifiers import is_known, normalised
+from medtool.split.rules.paths import plain_paths
 from medtool.split.table import AuditTable
 from medtool.split.units import units_of
 
@@ -117,11 +117,7 @@ def grouping_of(manifest: Manifest, asked: Sequence[str], joined: Sequence[tuple
 
 def _repeated_files(manifest: Manifest) -> pl.Series:
     """Return the file that each row names, empty where no other row names it."""
-    paths = manifest.table.get_column("image")
-    odd = paths.str.contains(r"//|(?:\A|/)\.(?:/|\z)|/\z").arg_true()
-    if len(odd):
-        plain = pl.Series([posixpath.normpath(path) for path in paths.gather(odd)], dtype=pl.String)
-        paths = paths.clone().scatter(odd, plain)
+    paths = plain_paths(manifest.table.get_column("image"))
     return paths.to_frame("image").select(pl.when(pl.col("image").is_duplicated()).then("image").otherwise(pl.lit("")))[
         "image"
     ]
