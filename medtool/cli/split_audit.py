@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtool.cli import console
-from medtool.errors import ExitCode, OutputError, UsageError
+from medtool.errors import ExitCode, MedtoolError, OutputError, UsageError
 from medtool.split.findings import Severity
 from medtool.split.options import AuditOptions
 
 if TYPE_CHECKING:
     from medtool.manifest import Manifest
     from medtool.split.audit import Audit
-    from medtool.split.findings import Finding
     from medtool.split.inflation import Inflation
     from medtool.split.seen import Seen
 
@@ -111,6 +110,7 @@ def audit(
     Exit code 3 if it finds something as bad as --fail-on or worse.
     """
     from medtool.manifest import read_manifest, write_manifest
+    from medtool.parallel import choose_workers
     from medtool.split.audit import audit as run_audit
     from medtool.split.audit import document_of
     from medtool.storage import sha256_of
@@ -120,6 +120,9 @@ def audit(
     table = read_manifest(manifest)
     if fix is not None:
         _refuse_repair(table, fix)
+    if against is not None and against.resolve() == manifest.resolve():
+        raise UsageError(f"--against {against} is the manifest that is audited; give another")
+    choose_workers(workers, items=0)  # refuses a number that means nothing
     other = None if against is None else read_manifest(against)
     options = AuditOptions(tuple(group or ()), ensemble, images, seed)
     known = _known(baseline)
@@ -142,11 +145,17 @@ def audit(
     repaired = None
     if fix is not None:
         repaired = _repaired(found, fix, document)
-    if html is not None:
-        _write_page(found, document, html, workers=workers)
-    if fix is not None and repaired is not None:
-        write_manifest(repaired, fix)  # last, as the one file that a second run would not replace
+    failure: MedtoolError | None = None
+    try:
+        if html is not None:
+            _write_page(found, document, html, workers=workers)
+        if fix is not None and repaired is not None:
+            write_manifest(repaired, fix)  # last, as the one file that a second run would not replace
+    except MedtoolError as error:
+        failure = error
     _show(found, document)
+    if failure is not None:
+        raise failure
     if document["failed"]:
         raise typer.Exit(ExitCode.FOUND)
     if found.n_unread:
@@ -242,7 +251,7 @@ def _show(found: Audit, document: Mapping[str, Any]) -> None:
         for one in found.findings:
             console.out(one.rule.code)
     else:
-        _show_findings(found.findings)
+        _show_findings(document["findings"])
     _show_inflation(found.inflation)
     _show_repair(document.get("repair"))
     for line in found.not_checked:
@@ -250,20 +259,20 @@ def _show(found: Audit, document: Mapping[str, Any]) -> None:
     console.say(_verdict(found, document))
 
 
-def _show_findings(findings: Sequence[Finding]) -> None:
+def _show_findings(findings: Sequence[Mapping[str, Any]]) -> None:
     for one in findings:
-        console.out(f"{one.rule.code} {one.severity.value}: {one.rule.name}, {_counted(one)}")
-        console.out(f"    {one.rule.meaning}")
-        for case in one.cases[:MAX_CASES_SHOWN]:
-            console.out(f"    - {case.subject}: {case.detail}")
-        if len(one.cases) > MAX_CASES_SHOWN:
-            console.out(f"    - and {len(one.cases) - MAX_CASES_SHOWN:,} more (--json and --html list them)")
-        console.out(f"    try: {one.rule.remedy}")
+        counts = f"{_counted(one['n_cases'], 'case')}, {_counted(one['n_rows'], 'row')}"
+        console.out(f"{one['code']} {one['severity']}: {one['name']}, {counts}")
+        console.out(f"    {one['meaning']}")
+        for case in one["cases"][:MAX_CASES_SHOWN]:
+            console.out(f"    - {case['subject']}: {case['detail']}")
+        if one["n_cases"] > MAX_CASES_SHOWN:
+            console.out(f"    - and {one['n_cases'] - MAX_CASES_SHOWN:,} more (--json and --html list them)")
+        console.out(f"    what to do: {one['remedy']}")
 
 
-def _counted(found: Finding) -> str:
-    cases = "1 case" if len(found.cases) == 1 else f"{len(found.cases):,} cases"
-    return f"{cases}, {found.n_rows:,} row{'' if found.n_rows == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _show_inflation(inflation: Inflation | None) -> None:
@@ -297,14 +306,15 @@ def _show_repair(repair: Mapping[str, Any] | None) -> None:
     for note in repair["notes"]:
         console.say(f"note: {note}")
     before, after = (", ".join(f"{part} {n:,}" for part, n in repair[key].items()) for key in ("before", "after"))
-    console.say(f"{repair['manifest']}: {len(moves):,} images moved; {before} → {after}")
+    console.say(f"{repair['manifest']}: {_counted(len(moves), 'image')} moved; {before} → {after}")
 
 
 def _verdict(found: Audit, document: Mapping[str, Any]) -> str:
     by_severity = Counter(one.severity.value for one in found.findings)
     counts = ", ".join(f"{by_severity[name]} {name}" for name in ("high", "medium", "low") if by_severity[name])
-    known = f"; {len(found.known):,} cases are known from the baseline" if found.known else ""
+    known = f"; known from the baseline: {_counted(len(found.known), 'case')}" if found.known else ""
     n = len(found.findings)
-    what = f"{n} finding{'' if n == 1 else 's'} ({counts})" if n else "nothing found"
+    what = f"{_counted(n, 'finding')} ({counts})" if n else "nothing found"
     end = "fails" if document["failed"] else "passes"
-    return f"{document['images']:,} images: {what}{known}; {end} with --fail-on {document['fail_on']}"
+    apart = f", {', '.join(document['groups'])} must not be cut" if document["groups"] else ""
+    return f"{_counted(document['images'], 'image')}{apart}: {what}{known}; {end} with --fail-on {document['fail_on']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from medtool import __version__
 from medtool.manifest import Manifest
 from medtool.protocols import Steps
 from medtool.split.baseline import without_known
-from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Severity
+from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Rule, Severity
 from medtool.split.options import AuditOptions
 from medtool.split.rules.of_table import against_findings, table_findings
 from medtool.split.rules.runs import not_compared, run_findings
@@ -108,7 +109,7 @@ def audit(
     if other is not None:
         findings += against_findings(table, other)
     not_checked: list[str] = []
-    notes: list[str] = []
+    notes: list[str] = list(table.passed_over)
     if not table.has_parts:
         not_checked.append("leaks between parts: no row has a split or a fold (medtool split make makes them)")
     n_unread = 0
@@ -150,7 +151,7 @@ def audit(
     not_checked += not_compared(table, runs)
     findings.sort(key=lambda found: (-found.severity.rank, found.rule.code))
     kept, _ = without_known(findings, known)
-    met = known & {case.key(found.rule) for found in findings for case in found.cases} if known else frozenset()
+    met = known & {key for found in findings for key, _ in found.keyed} if known else frozenset()
     return Audit(table, other, tuple(kept), met, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))
 
 
@@ -168,7 +169,7 @@ def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Se
         "groups": list(audit.table.groups),
         "fail_on": "never" if fail_on is None else fail_on.value,
         "failed": audit.fails(fail_on),
-        "findings": [_document_of_finding(found) for found in audit.findings],
+        "findings": [_document_of_finding(found, manifest) for found in audit.findings],
         "n_known": len(audit.known),
         "known": sorted(audit.known),
         "inflation": None if audit.inflation is None else audit.inflation.as_document(),
@@ -177,23 +178,33 @@ def document_of(audit: Audit, *, manifest: str, against: str | None, fail_on: Se
     }
 
 
-def _document_of_finding(found: Finding) -> dict[str, Any]:
+def remedy_of(rule: Rule, manifest: str) -> str:
+    """Return what to do about a finding, with commands that can be typed as they are."""
+    repaired = shlex.quote(str(Path(manifest).with_name(f"{Path(manifest).stem}-repaired.csv")))
+    words = {"MANIFEST": shlex.quote(manifest), "--fix FILE": f"--fix {repaired}", "--html FILE": "--html audit.html"}
+    text = rule.remedy
+    for general, own in words.items():
+        text = text.replace(general, own)
+    return text
+
+
+def _document_of_finding(found: Finding, manifest: str) -> dict[str, Any]:
     return {
         "code": found.rule.code,
         "name": found.rule.name,
         "severity": found.severity.value,
         "meaning": found.rule.meaning,
-        "remedy": found.rule.remedy,
+        "remedy": remedy_of(found.rule, manifest),
         "n_cases": len(found.cases),
         "n_rows": found.n_rows,
         "cases": [
             {
-                "key": case.key(found.rule),
+                "key": key,
                 "subject": case.subject,
                 "rows": list(case.rows),
                 "detail": case.detail,
                 "values": dict(case.values),
             }
-            for case in found.cases
+            for key, case in found.keyed
         ],
     }

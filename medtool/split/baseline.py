@@ -47,13 +47,13 @@ def read_baseline(path: Path) -> frozenset[str]:
 def without_known(findings: Sequence[Finding], known: Collection[str]) -> tuple[list[Finding], int]:
     """Return the findings without the cases whose key is known, and how many cases that left out.
 
-    A case that has gained or lost a row since is another case: it is not known.
+    A case that has gained or lost a row since, or has other numbers, is another case: it is not known.
     """
     if not known:  # keys cost seconds where there are hundreds of thousands of cases
         return list(findings), 0
     kept, n_known = [], 0
     for found in findings:
-        cases = tuple(case for case in found.cases if case.key(found.rule) not in known)
+        cases = tuple(case for key, case in found.keyed if key not in known)
         n_known += len(found.cases) - len(cases)
         if cases:
             kept.append(replace(found, cases=cases))

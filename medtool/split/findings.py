@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 FORMAT = "medtool-split-audit"
@@ -60,7 +60,7 @@ class Case:
     rows
         The ``image_id`` of every row involved, sorted; for a pair, the one that is trained on first.
     detail
-        One line that says what is there, with numbers.
+        One line that says what is there, with numbers. With other numbers it is another case.
     values
         Numbers and texts behind ``detail``, ready for JSON, such as ``{"p_value": 0.003, "cramers_v": 0.41}``.
     """
@@ -70,9 +70,12 @@ class Case:
     detail: str
     values: Mapping[str, float | int | str] = field(default_factory=dict)
 
-    def key(self, rule: Rule) -> str:
-        """Return what tells this case from all others, the same in every later audit of the same rows."""
-        text = "\0".join((rule.code, self.subject, *sorted(self.rows)))
+    def key(self, rule: Rule, severity: Severity) -> str:
+        """Return what tells this case from all others, the same in every later audit that finds just the same.
+
+        Rows alone would not do: a patient who was in train and val may be in train and test now.
+        """
+        text = "\0".join((rule.code, severity, self.subject, self.detail, *sorted(self.rows)))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -83,6 +86,11 @@ class Finding:
     rule: Rule
     cases: tuple[Case, ...]
     severity: Severity
+
+    @property
+    def keyed(self) -> Iterator[tuple[str, Case]]:
+        """The cases, each with its key."""
+        return ((case.key(self.rule, self.severity), case) for case in self.cases)
 
     @property
     def n_rows(self) -> int:

@@ -28,7 +28,7 @@ def document_of(listed: list[Finding], **changes: Any) -> dict[str, Any]:
     cases = [
         {
             "code": each.rule.code,
-            "cases": [{"key": case.key(each.rule), "subject": case.subject} for case in each.cases],
+            "cases": [{"key": key, "subject": case.subject} for key, case in each.keyed],
         }
         for each in listed
     ]
@@ -67,15 +67,20 @@ def test_a_case_with_other_rows_is_new(tmp_path: Path, rows: tuple[str, ...]) ->
     assert without_known(changed, known) == (changed, 0)
 
 
-def test_the_order_of_rows_and_the_words_of_a_case_do_not_matter(tmp_path: Path) -> None:
+def test_the_order_of_rows_does_not_matter_and_other_numbers_or_a_worse_severity_do(tmp_path: Path) -> None:
     known = read_baseline(written(tmp_path, document_of(findings())))
-    again = [Finding(GROUP_IN_TWO_PARTS, (Case("P1", ("b", "a"), "in other words", {"n": 2}),), Severity.HIGH)]
-    assert without_known(again, known) == ([], 1)
+    [case] = [case for each in findings() for case in each.cases if case.subject == "P1"]
+    turned = Finding(GROUP_IN_TWO_PARTS, (Case("P1", case.rows[::-1], case.detail, {"n": 2}),), Severity.HIGH)
+    assert without_known([turned], known) == ([], 1)
+    other = Finding(GROUP_IN_TWO_PARTS, (Case("P1", case.rows, "other numbers"),), Severity.HIGH)
+    assert without_known([other], known) == ([other], 0)
+    milder = Finding(GROUP_IN_TWO_PARTS, (case,), Severity.LOW)
+    assert without_known([milder], known) == ([milder], 0)
 
 
 def test_a_baseline_made_on_top_of_another_keeps_what_that_one_knew(tmp_path: Path) -> None:
     first, second = findings()
-    earlier = [case.key(second.rule) for case in second.cases]
+    earlier = [key for key, _ in second.keyed]
     known = read_baseline(written(tmp_path, document_of([first], known=earlier)))
     assert without_known(findings(), known) == ([], 3)
 

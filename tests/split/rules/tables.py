@@ -30,7 +30,7 @@ def seen(findings: Iterable[Finding]) -> dict[tuple[str, str], set[str]]:
     """Return the subjects of the cases by rule and severity."""
     subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
     for found in findings:
-        assert len({case.key(found.rule) for case in found.cases}) == len(found.cases)
+        assert len({key for key, _ in found.keyed}) == len(found.cases)
         subjects[found.rule.code, str(found.severity)] |= {case.subject for case in found.cases}
     return dict(subjects)
 

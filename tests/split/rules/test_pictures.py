@@ -222,7 +222,7 @@ def test_exactly_the_rows_whose_picture_is_in_another_part_are_in_cases_and_ever
         assert "" not in (first, second)
         assert (first, second) not in [("test", "train"), ("test", "val"), ("val", "train")]
     keys = [
-        (finding.rule.code, case.key(finding.rule))
+        (finding.rule.code, case.key(finding.rule, finding.severity))
         for finding in duplicate_findings(table, duplicates, other=other)
         for case in finding.cases
     ]
