@@ -34,6 +34,7 @@ from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = (1024, 768)
+GRAIN = 2.5  # grey levels
 LEAST_RATIO = 5.0
 LEAST_RECALL = 0.95
 SPEEDS = ("images/s", "images per processor-second")
@@ -123,7 +124,7 @@ def grained(picture: Image.Image, chance: np.random.Generator) -> Image.Image:
     picture = picture.resize(SIZE, Image.Resampling.BICUBIC)
     if not is_small:
         return picture
-    pixels = np.asarray(picture, np.float32) + chance.normal(0, 4, (SIZE[1], SIZE[0], 1)).astype(np.float32)
+    pixels = np.asarray(picture, np.float32) + chance.normal(0, GRAIN, (SIZE[1], SIZE[0], 1)).astype(np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

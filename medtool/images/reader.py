@@ -151,7 +151,9 @@ def _read_bytes(path: Path, options: ReadOptions) -> bytes:
                     f"the file has {status.st_size:,} bytes; the limit is {options.max_bytes:,}",
                     hint=f"--max-bytes {status.st_size}",
                 )
-            data = file.read(options.max_bytes + 1)
+            data = file.read(status.st_size + 1)  # not up to the limit: room for that much is costly to get
+            if len(data) > status.st_size:
+                data += file.read(options.max_bytes + 1 - len(data))
     except OSError as error:
         raise ImageError((error.strerror or str(error)).lower()) from error
     except ValueError as error:

@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 from medtool.errors import ImageError
 from medtool.images import ReadOptions, read_image, read_labels
 from medtool.images.messages import heard
+from medtool.images.reader import read_bytes, reduced
 
 
 def test_the_hash_is_of_the_files_bytes(tmp_path, colours):
@@ -179,3 +180,51 @@ def test_a_cut_file_never_gives_other_pixels(small_files, tmp_path):
             except ImageError:
                 continue
             assert np.array_equal(cut, whole), name
+
+
+def smooth(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    blue = (rows + columns) * 200 // (height + width)
+    return np.stack([rows * 200 // height, columns * 200 // width, blue], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("size", "step"), [((600, 800), 8), ((599, 803), 8), ((300, 400), 4), ((127, 129), 1)])
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 97, "subsampling": 0}), ("PNG", {})])
+def test_a_reduced_picture_has_the_means_of_the_pixels(tmp_path, size, step, kind, options):
+    pixels = smooth(*size)
+    Pillow.fromarray(pixels).save(tmp_path / "a", kind, **options)
+    small = reduced(read_bytes(tmp_path / "a"), least_px=64)
+    assert small.size == size
+    assert small.format == kind
+    if kind == "JPEG":
+        assert small.step == step
+    assert small.rgb.shape[:2] == (-(-size[0] // small.step), -(-size[1] // small.step))
+    whole = (size[0] // small.step, size[1] // small.step)
+    means = pixels[: whole[0] * small.step, : whole[1] * small.step].reshape(whole[0], small.step, whole[1], -1, 3)
+    assert np.abs(small.rgb[: whole[0], : whole[1]] - means.mean((1, 3))).max() <= 3
+
+
+def test_a_reduced_picture_is_as_it_is_stored_and_tells_its_orientation(tmp_path):
+    tags = Pillow.Exif()
+    tags[0x0112] = 6
+    Pillow.fromarray(smooth(600, 800)).save(tmp_path / "a.jpg", exif=tags, quality=95)
+    small = reduced(read_bytes(tmp_path / "a.jpg"), least_px=64)
+    assert (small.size, small.orientation) == ((600, 800), 6)
+    assert read_image(tmp_path / "a.jpg").size == (800, 600)
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end_or_refused(tmp_path, colours, monkeypatch):
+    path = tmp_path / "a.png"
+    Pillow.fromarray(colours).save(path)
+    data = path.read_bytes()
+    real = Path.stat
+
+    def shorter(self, **options):
+        status = list(real(self, **options))
+        status[6] -= 100 if self == path else 0
+        return os.stat_result(status)
+
+    monkeypatch.setattr(Path, "stat", shorter)
+    assert read_bytes(path) == data
+    with pytest.raises(ImageError, match="grew beyond the limit"):
+        read_bytes(path, ReadOptions(max_bytes=len(data) - 50))
