@@ -34,7 +34,12 @@ MAX_NAMED = 10
 
 def make(
     manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A .csv or .parquet; it is not altered.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="MANIFEST",
+            help="A .csv or .parquet; only --out MANIFEST --overwrite alters it.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -102,6 +107,9 @@ def make(
     manifest that is written lie the list of patients (.patients.csv) and a report (.json) that says how it was made.
     """
     by_fold = folds or leave_one_site_out
+    if (workers or cluster) and not keep_duplicates_together:
+        flag = "--workers" if workers else "--cluster"
+        raise UsageError(f"{flag} is for --keep-duplicates-together; without, no image is looked at")
     if fractions is not None and by_fold:
         raise UsageError("--fractions is not for folds; --val and --test give their shares")
     options = MakeOptions(
@@ -118,12 +126,15 @@ def make(
 
     from medtool.manifest import SUFFIXES, read_manifest
     from medtool.split.make import make_split
-    from medtool.split.make_files import Files, write_split
+    from medtool.split.make_files import Files, refuse_targets, write_split
 
-    files = Files.beside(out or manifest.with_name(f"{manifest.stem}-split.csv"))
-    if files.manifest.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out {files.manifest}: a manifest ends in .csv or .parquet")
+    target = manifest.parent / f"{manifest.stem}-split.csv" if out is None else out
+    if target.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out {target}: a manifest ends in .csv or .parquet")
+    files = Files.beside(target)
     given = read_manifest(manifest)
+    refuse_targets(files, manifest)
+    given.seen_from(target.parent)  # refuses a folder beside the images before they are looked at
     copies = None
     if keep_duplicates_together:
         from medtool.split.copies import copies_in
@@ -139,7 +150,8 @@ def make(
 
 def _fractions(text: str, *, keep_test: bool) -> tuple[float, float, float]:
     try:
-        shares = [float(share) for share in text.split(",")]
+        # A list in a file of --config arrives as Python writes it.
+        shares = [float(share) for share in text.strip().removeprefix("[").removesuffix("]").split(",")]
     except ValueError:
         shares = []
     if len(shares) == 2:

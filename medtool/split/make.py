@@ -370,12 +370,12 @@ def _with_columns(manifest: Manifest, units: _Units, *, is_by_fold: bool) -> Man
 
 
 def _groups_table(made: Manifest, grouping: Grouping) -> pl.DataFrame:
-    """Return a row a group and part, ordered by part, then by the text of the group."""
+    """Return a row a group and part, ordered by part (none before fold 0), then by the text of the group."""
     of_split = [name for name in _COLUMNS if name in made.columns]
     rows = grouping.frame.with_columns(made.table.select(of_split))
     names = grouping.frame.columns
     counted = rows.group_by([*names, *of_split]).agg(pl.len().cast(pl.String).alias("images"))
-    in_order = [pl.col(name).str.zfill(4) if name != "split" else pl.col(name) for name in of_split]
+    in_order = [pl.col(name).cast(pl.Int64, strict=False) if name != "split" else pl.col(name) for name in of_split]
     return counted.sort(*in_order, *names).select(*names, "images", *of_split)
 
 

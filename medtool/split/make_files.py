@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from medtool.errors import InputError, OutputError
+from medtool.errors import InputError, OutputError, UsageError
 from medtool.manifest import Manifest, csv_bytes, read_manifest, write_manifest
 from medtool.split.make import Split
 from medtool.storage import read_json, write_json, write_whole
@@ -37,6 +37,48 @@ class Files:
         return cls(manifest, manifest.with_suffix(".patients.csv"), manifest.with_suffix(".json"))
 
 
+def refuse_targets(files: Files, given: Path) -> None:
+    """Refuse what can never be written, before anything is searched for or written.
+
+    Parameters
+    ----------
+    given
+        The manifest that is split.
+
+    Raises
+    ------
+    UsageError
+        If the list of patients or the report would replace that manifest.
+    OutputError
+        If a folder, or what else is no file, is in the place of one of the three, or there is no folder for them.
+    """
+    for path, what in ((files.groups, "the list of patients"), (files.report, "the report")):
+        if _is_one_file(path, given):
+            raise UsageError(
+                f"--out {files.manifest}: {what} would replace the manifest that is split, {given}",
+                hint="another file with --out",
+            )
+    _refuse_other_than_files(files)
+
+
+def _is_one_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.normcase(one.resolve()) == os.path.normcase(other.resolve())
+
+
+def _refuse_other_than_files(files: Files) -> None:
+    folder = files.manifest.parent
+    if not folder.is_dir():
+        reason = "is no folder" if os.path.lexists(folder) else "does not exist"
+        raise OutputError(f"cannot write {files.manifest}: {folder} {reason}", hint="another file with --out")
+    for path in (files.manifest, files.groups, files.report):
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise OutputError(f"cannot write {path}: {kind} is there", hint="another file with --out, or remove it")
+
+
 def write_split(split: Split, files: Files, *, overwrite: bool = False) -> bool:
     """Write the three files, each whole, the manifest last; those that are there already and equal are left alone.
 
@@ -52,10 +94,11 @@ def write_split(split: Split, files: Files, *, overwrite: bool = False) -> bool:
     ManifestError
         If the images do not lie below the folder of the manifest; nothing is written.
     OutputError
-        If one of the files is there and differs, and ``overwrite`` is not set, or one cannot be written. The first
-        leaves all as it was.
+        If one of the files is there and differs, and ``overwrite`` is not set, or is no file: all is as it was. Or if
+        one cannot be written.
     """
     split.manifest.seen_from(files.manifest.parent)  # refuses a folder beside the images before anything is written
+    _refuse_other_than_files(files)
     groups = _csv(split.groups)
     is_there = {
         files.groups: _bytes_of(files.groups) == groups,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +183,9 @@ def test_the_split_may_be_written_above_the_images(medtool: Callable[..., Any], 
         (["--stratify", "age"], 1, "no column 'age' to stratify by"),
         (["--keep-test"], 1, "no row of the manifest has the split test"),
         (["--out", "x.txt"], 2, "ends in .csv or .parquet"),
+        (["--out", ""], 2, "ends in .csv or .parquet"),
+        (["--workers", "2"], 2, "--workers is for --keep-duplicates-together"),
+        (["--cluster", "tcp://a:1"], 2, "--cluster is for --keep-duplicates-together"),
         (["--folds", "20"], 1, "there are 20 parts: 'a' is in 15 patients"),
     ],
 )
@@ -273,3 +277,85 @@ def test_copies_are_found_in_the_pictures_themselves(
     assert ended.code == 0, ended.err
     split = {row["image"]: row["split"] for row in rows_of(tmp_path / "m-split.csv")}
     assert all(split[f"a{n}.jpg"] == split[f"b{n}.jpg"] for n in range(12))
+
+
+@pytest.mark.parametrize(
+    ("target", "given"), [("z.csv", "z.patients.csv"), ("linked.csv", "m.csv"), ("z.parquet", "z.patients.csv")]
+)
+def test_the_manifest_is_not_lost_under_the_patients_or_the_report(
+    medtool: Callable[..., Any], table: Path, target: str, given: str
+) -> None:
+    source = table.rename(table.with_name(given))
+    before = source.read_bytes()
+    if target == "linked.csv":
+        os.link(source, table.with_name("linked.json"))
+    ended = medtool("split", "make", source, "--out", table.with_name(target), "--overwrite")
+    assert ended.code == 2
+    assert "would replace the manifest that is split" in ended.err
+    assert source.read_bytes() == before
+    assert not table.with_name(target).exists()
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.patients.csv", "d.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_any_search_or_write(
+    medtool: Callable[..., Any], table: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("medtool.split.copies.copies_in", lambda *_, **__: pytest.fail("copies were searched for"))
+    table.with_name(name).mkdir()
+    files = Files.beside(table.with_name("d.csv"))
+    ended = medtool("split", "make", table, "--out", files.manifest, "--overwrite", "--keep-duplicates-together")
+    assert ended.code == 1
+    assert f"{name}: a folder is there" in ended.err
+    with pytest.raises(OutputError, match="a folder is there"):
+        write_split(make_split(read_manifest(table), MakeOptions()), files, overwrite=True)
+    assert sorted(path.name for path in table.parent.iterdir()) == sorted([name, table.name])
+
+
+@pytest.mark.parametrize("out", ["no/x.csv", "beside/x.csv"])
+def test_a_folder_that_is_not_there_or_beside_the_images_is_refused_before_any_search(
+    medtool: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.setattr("medtool.split.copies.copies_in", lambda *_, **__: pytest.fail("copies were searched for"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "beside").mkdir()
+    lines = ["image,patient,label", *(f"{n}.png,P{n},a" for n in range(20))]
+    (tmp_path / "data" / "m.csv").write_text("\n".join(lines) + "\n")
+    ended = medtool("split", "make", tmp_path / "data" / "m.csv", "--out", tmp_path / out, "--keep-duplicates-together")
+    assert ended.code == 1
+    assert not list((tmp_path / "beside").iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.patients.csv", "x.json"])
+def test_another_file_in_the_place_of_the_patients_or_the_report_is_not_replaced_unasked(
+    medtool: Callable[..., Any], table: Path, name: str
+) -> None:
+    table.with_name(name).write_text("mine\n")
+    ended = medtool("split", "make", table, "--out", table.with_name("x.csv"))
+    assert ended.code == 1
+    assert f"{name} is there already and not the same" in ended.err
+    assert table.with_name(name).read_text() == "mine\n"
+    assert not table.with_name("x.csv").exists()
+    assert medtool("split", "make", table, "--out", table.with_name("x.csv"), "--overwrite").code == 0
+
+
+def test_patients_that_are_empty_in_many_folds_have_rows_in_one_order(
+    medtool: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [f"{n}.png,{'' if n % 4 == 0 else f'P{n}'},{'ab'[n % 2]}" for n in range(400)]
+    (tmp_path / "m.csv").write_text("\n".join(["image,patient,label", *rows]) + "\n")
+    assert medtool("split", "make", tmp_path / "m.csv", "--folds", 5).code == 0
+    patients = rows_of(tmp_path / "m-split.patients.csv")
+    places = [(row["fold"], int(row["val_fold"] or -1), row["patient"]) for row in patients]
+    assert places == sorted(places)
+    written = (tmp_path / "m-split.patients.csv").read_bytes()
+    again = medtool("split", "make", tmp_path / "m.csv", "--folds", 5)
+    assert (again.code, "already; nothing was written" in again.err) == (0, True)
+    assert (tmp_path / "m-split.patients.csv").read_bytes() == written
+
+
+def test_fractions_in_a_file_of_options_are_a_text_or_a_list(medtool: Callable[..., Any], table: Path) -> None:
+    for text in ("[0.5, 0.25, 0.25]", '"0.5,0.25,0.25"'):
+        (table.parent / "options.toml").write_text(f"[split.make]\nfractions = {text}\nseed = 3\n")
+        ended = medtool("split", "make", table, "--config", table.parent / "options.toml", "--json")
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out)["made_with"]["fractions"] == [0.5, 0.25, 0.25]
