@@ -37,19 +37,16 @@ def uniform(n: int, *, seed: int) -> Words:
 
 def look_alikes(n: int, *, seed: int, folder: Path) -> Words:
     """Return the hashes of real images with noise on their spectra."""
-    from medtool.split.duplicates.fingerprint import decoded, hashes_of
+    from medtool.split.duplicates.fingerprint import decoded, encoded, hashes_of
     from medtool.split.duplicates.fingerprints import fingerprints_of
 
     spectra = decoded(fingerprints_of(sorted(folder.iterdir()), cache=None).spectra)
     chance = np.random.default_rng(seed)
     spread = spectra.std(0) * NOISE
-    found = [
-        hashes_of(
-            spectra[chance.integers(len(spectra), size=size)]
-            + spread * chance.standard_normal((size, *spread.shape), dtype=np.float32)
-        )
-        for size in (min(20_000, n - start) for start in range(0, n, 20_000))
-    ]
+    found = []
+    for size in (min(20_000, n - start) for start in range(0, n, 20_000)):
+        noise = spread * chance.standard_normal((size, *spread.shape), dtype=np.float32)
+        found.append(hashes_of(encoded(spectra[chance.integers(len(spectra), size=size)] + noise)))
     return np.concatenate(found)
 
 
