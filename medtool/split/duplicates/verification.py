@@ -214,7 +214,7 @@ def pixel_digest(path: Path) -> bytes:
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     digest = hashlib.sha256(f"{pixels.dtype.newbyteorder('=').str} {pixels.shape}".encode())
-    digest.update(memoryview(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))))
+    digest.update(pixels.astype(pixels.dtype.newbyteorder("="), copy=False).tobytes())
     return digest.digest()
 
 
