@@ -351,7 +351,10 @@ def _bad_path(frame: pl.DataFrame, name: str, where: Callable[[int], str], row: 
 def _duplicate(frame: pl.DataFrame, row: int, where: Callable[[int], str]) -> ManifestError:
     value = frame.get_column("image_id")[row]
     second = int(frame.select(pl.arg_where(pl.col("image_id") == value)).to_series()[1])
-    return ManifestError(f"{where(second)}: image_id {value!r} is taken already ({where(row)})")
+    return ManifestError(
+        f"{where(second)}: image_id {value!r} is taken already ({where(row)})",
+        hint="give every row an image_id of its own, or leave the column out: the path in image then serves",
+    )
 
 
 def _bad_split(frame: pl.DataFrame, row: int, where: Callable[[int], str]) -> ManifestError:
@@ -363,4 +366,8 @@ def _bad_split(frame: pl.DataFrame, row: int, where: Callable[[int], str]) -> Ma
 
 def _bad_fold(frame: pl.DataFrame, name: str, where: Callable[[int], str], row: int) -> ManifestError:
     value = frame.get_column(name)[row]
-    return ManifestError(f"{where(row)}: {name} is {value!r}; it must be a whole number from 0 on, or empty")
+    is_fraction = re.fullmatch(r"[0-9]+\.0*", value) is not None
+    hint = (
+        f"pandas makes fractions of a column with empty cells: table[{name!r}].astype('Int64')" if is_fraction else None
+    )
+    return ManifestError(f"{where(row)}: {name} is {value!r}; it must be a whole number from 0 on, or empty", hint=hint)

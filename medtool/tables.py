@@ -143,7 +143,8 @@ def _check_header(path: Path, header: list[str], *, may_have_index: bool) -> Non
     seen: dict[str, int] = {}
     for position, name in enumerate(header, start=1):
         if not name.strip() and not (may_have_index and position == 1 and not name):
-            raise ManifestError(f"{path}, line 1: column {position} has no name")
+            hint = "pandas writes its index so: DataFrame.to_csv(..., index=False)" if position == 1 else None
+            raise ManifestError(f"{path}, line 1: column {position} has no name", hint=hint)
         if name in seen:
             raise ManifestError(f"{path}, line 1: columns {seen[name]} and {position} are both called {name!r}")
         seen[name] = position

@@ -106,7 +106,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _usage(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
-    message = error.format_message().replace("Value error, ", "") + _origin(error)
+    # The list of choices comes in lines of its own.
+    message = " ".join(error.format_message().replace("Value error, ", "").split()) + _origin(error)
     if message:
         console.warn(message)
         console.hint(f"{context.command_path if context is not None else 'medtool'} --help")

@@ -6,6 +6,7 @@ import enum
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from html import escape as html_escaped
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,8 @@ def audit(
     group: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="COLUMN", help="What must not be cut; can be repeated. By default patient, lesion and the like."
+            metavar="COLUMN",
+            help="What must not be cut; can be repeated. By default patient, lesion and the like; none for none.",
         ),
     ] = None,
     ensemble: Annotated[
@@ -88,7 +90,10 @@ def audit(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Also write a page that shows duplicates side by side."),
+        typer.Option(
+            metavar="FILE.html",
+            help="Also write a page with duplicates side by side; it replaces its own earlier one.",
+        ),
     ] = None,
     fix: Annotated[
         Path | None,
@@ -173,17 +178,19 @@ def _refuse_output(name: str, path: Path | None, *, inputs: tuple[Path | None, .
         raise UsageError(f"{name} {path}: the name must end in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if os.path.lexists(path) and not overwrite and not (name == "--html" and _is_page(path)):
+    if os.path.lexists(path) and not overwrite and not (name == "--html" and _is_page(path, inputs[0])):
         raise OutputError(f"{path} is there already", hint="--overwrite to replace it, or another file")
 
 
-def _is_page(path: Path) -> bool:
-    """Tell whether a file is the page of an earlier audit, which may be replaced."""
+def _is_page(path: Path, manifest: Path | None) -> bool:
+    """Tell whether a file is the page of an earlier audit of the same manifest, which may be replaced."""
+    title = f"split audit of {html_escaped(str(manifest))}</title>".encode()
     try:
         with path.open("rb") as file:
-            return PAGE_MARK in file.read(8192)
+            head = file.read(65_536)
     except OSError:
         return False
+    return PAGE_MARK in head and title in head
 
 
 def _refuse_repair(manifest: Manifest, path: Path) -> None:
@@ -264,10 +271,11 @@ def _show_findings(findings: Sequence[Mapping[str, Any]]) -> None:
         counts = f"{_counted(one['n_cases'], 'case')}, {_counted(one['n_rows'], 'row')}"
         console.out(f"{one['code']} {one['severity']}: {one['name']}, {counts}")
         console.out(f"    {one['meaning']}")
-        for case in one["cases"][:MAX_CASES_SHOWN]:
+        n_shown = one["n_cases"] if one["n_cases"] <= MAX_CASES_SHOWN + 1 else MAX_CASES_SHOWN
+        for case in one["cases"][:n_shown]:
             console.out(f"    - {case['subject']}: {case['detail']}")
-        if one["n_cases"] > MAX_CASES_SHOWN:
-            console.out(f"    - and {one['n_cases'] - MAX_CASES_SHOWN:,} more (--json and --html list them)")
+        if one["n_cases"] > n_shown:
+            console.out(f"    - and {one['n_cases'] - n_shown:,} more (--json and --html list them)")
         console.out(f"    what to do: {one['remedy']}")
 
 
@@ -300,7 +308,7 @@ def _show_repair(repair: Mapping[str, Any] | None) -> None:
     for move in moves[:MAX_MOVES_SHOWN]:
         console.say(f"moved {move['image_id']} from {move['before']} to {move['after']}: {move['because']}")
     if len(moves) > MAX_MOVES_SHOWN:
-        console.say(f"and {len(moves) - MAX_MOVES_SHOWN:,} more moved")
+        console.say(f"and {len(moves) - MAX_MOVES_SHOWN:,} more moved (--json and --html list them)")
     for lost in repair["lost"]:
         console.warn(f"{lost['part']} has no image of {lost['label']} any more (it had {lost['n_before']:,})")
     for note in repair["notes"]:

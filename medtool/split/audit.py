@@ -16,8 +16,10 @@ from medtool import __version__
 from medtool.manifest import Manifest
 from medtool.protocols import Steps
 from medtool.split.baseline import without_known
+from medtool.split.catalogue import RULES
 from medtool.split.findings import FORMAT, FORMAT_VERSION, Finding, Rule, Severity
 from medtool.split.options import AuditOptions
+from medtool.split.rules.folds import no_split
 from medtool.split.rules.of_table import against_findings, table_findings
 from medtool.split.rules.runs import not_compared, run_findings
 from medtool.split.table import PART, AuditTable
@@ -110,8 +112,8 @@ def audit(
         findings += against_findings(table, other)
     not_checked: list[str] = []
     notes: list[str] = list(table.passed_over)
-    if not table.has_parts:
-        not_checked.append("leaks between parts: no row has a split or a fold (medtool split make makes them)")
+    if other is None and not runs:
+        findings += no_split(table)
     n_unread = 0
     duplicates = inflation = sha256s = None
     if options.read_images:
@@ -149,7 +151,7 @@ def audit(
         not_checked.append("duplicates, images, masks and what leaks do to a score: no image was opened (--no-images)")
     findings += run_findings(table, runs, sha256s=sha256s)
     not_checked += not_compared(table, runs)
-    findings.sort(key=lambda found: (-found.severity.rank, found.rule.code))
+    findings.sort(key=lambda found: (-found.severity.rank, RULES.index(found.rule)))
     kept, _ = without_known(findings, known)
     met = known & {key for found in findings for key, _ in found.keyed} if known else frozenset()
     return Audit(table, other, tuple(kept), met, duplicates, inflation, n_unread, tuple(not_checked), tuple(notes))

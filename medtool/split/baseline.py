@@ -26,6 +26,11 @@ def read_baseline(path: Path) -> frozenset[str]:
     InputError
         If the file cannot be read, is something else, is of a version that is not known, or is damaged.
     """
+    if path.is_file() and not path.stat().st_size:
+        raise InputError(
+            f"{path} is empty; did the shell empty it for the output of this very command?",
+            hint="medtool split audit MANIFEST --json > known.json; then --baseline known.json --json > another.json",
+        )
     document = read_json(path)
     if document.get("format") != FORMAT:
         raise InputError(

@@ -33,7 +33,8 @@ UNKNOWN_GROUPS = Rule(
     "unknown-groups",
     _LOW,
     "Rows name no patient (or lesion, ...): whether they are apart from the others cannot be known.",
-    "find the ids where the data came from; until then, say how many are unknown beside every score",
+    "find the ids where the data came from, and name their column (--group COLUMN); if every image is of somebody else,"
+    " say so: --group none",
 )
 GROUP_AT_TWO_SITES = Rule(
     "G105",
@@ -150,6 +151,14 @@ FOLDS_INCOMPLETE = Rule(
     "medtool split make MANIFEST --folds N",
 )
 
+NO_SPLIT = Rule(
+    "F305",
+    "no-split",
+    _MEDIUM,
+    "No row has a split or a fold: nothing says what is trained on and what is scored.",
+    "medtool split make MANIFEST; or hold it against what was trained on: --against OTHER, --run RUN",
+)
+
 SITE_PREDICTS_LABEL = Rule(
     "C401",
     "site-predicts-label",
@@ -161,7 +170,7 @@ COLUMN_LEAKS_LABEL = Rule(
     "C402",
     "column-leaks-label",
     _MEDIUM,
-    "A column nearly gives the label away; as an input of a network it would be the answer.",
+    "A column nearly gives the label away, or by its name is known only once the diagnosis is.",
     "do not train on this column",
 )
 PART_PREDICTS_LABEL = Rule(

@@ -11,6 +11,7 @@ import polars as pl
 from medtool.errors import ManifestError, UsageError
 from medtool.manifest import COLUMNS, Manifest
 from medtool.roles import parts_of
+from medtool.split.options import NO_COLUMN
 
 # Columns that by their name hold what must not be cut, the widest first; see _is_named.
 GROUP_COLUMNS = (
@@ -48,6 +49,8 @@ class AuditTable:
         As it was read.
     groups
         The columns whose values must not be cut, widest first; each is a column of the manifest with values.
+    is_by_image
+        Whether it was said that every image is of somebody else (``--group none``).
     passed_over
         Columns that have the name of such a column and not its values, a line each.
     frame
@@ -59,6 +62,7 @@ class AuditTable:
     groups: tuple[str, ...]
     frame: pl.DataFrame
     passed_over: tuple[str, ...] = ()
+    is_by_image: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest, groups: Sequence[str] = ()) -> AuditTable:
@@ -69,7 +73,8 @@ class AuditTable:
         groups
             The columns whose values must not be cut. Without any, those that are called like one of
             :data:`GROUP_COLUMNS` (``lesion_id``, ``PatientID``) and hold ids: a column ``study`` of two values that
-            every second patient shares names a cohort, and ``volume`` with fractions a measurement.
+            every second patient shares names a cohort, and ``volume`` with fractions a measurement. ``none`` alone
+            says that every image is of somebody else.
 
         Raises
         ------
@@ -78,6 +83,8 @@ class AuditTable:
         UsageError
             If one of them says what an image is or where it is used.
         """
+        if tuple(groups) == (NO_COLUMN,) and NO_COLUMN not in manifest.columns:
+            return cls(manifest, (), manifest.table.with_columns(parts_of(manifest).alias(PART)), is_by_image=True)
         for name in groups:
             if name not in manifest.columns:
                 raise ManifestError(

@@ -205,9 +205,20 @@ def test_a_broken_image_is_named_and_the_rest_is_audited(medtool: Run, work: Pat
 
 def test_a_manifest_without_a_split_is_said_to_have_none(medtool: Run, work: Path) -> None:
     (work / "plain.csv").write_text("image,patient\nimages/00.png,P0\n")
-    ended = medtool("split", "audit", work / "plain.csv", "--no-images")
-    assert ended.code == 0
-    assert "not checked: leaks between parts: no row has a split or a fold" in ended.err
+    code, document = audited(medtool, work / "plain.csv", "--no-images")
+    assert code == 3
+    assert codes(document, "medium") == {"F305"}
+    code, document = audited(medtool, work / "plain.csv", "--no-images", "--against", work / "clean.csv")
+    assert "F305" not in codes(document)
+
+
+def test_that_every_image_is_of_somebody_else_must_be_said(medtool: Run, work: Path) -> None:
+    rows = [f"images/{n:02}.png,{part}" for n, part in enumerate(("train", "val", "test"))]
+    (work / "anonymous.csv").write_text("\n".join(["image,split", *rows]) + "\n")
+    code, document = audited(medtool, work / "anonymous.csv", "--no-images")
+    assert (code, codes(document, "medium")) == (3, {"G104"})
+    code, document = audited(medtool, work / "anonymous.csv", "--no-images", "--group", "none")
+    assert (code, codes(document, "low")) == (0, {"G104"})
 
 
 @pytest.mark.parametrize(
@@ -226,12 +237,17 @@ def test_a_manifest_without_a_split_is_said_to_have_none(medtool: Run, work: Pat
         (["leaky.csv", "--baseline", "other.html"], 1, "other.html"),
         (["leaky.csv", "--run", "images"], 2, "seen.csv"),
         (["leaky.csv", "--fail-on", "worst"], 2, "--fail-on"),
+        (["leaky.csv", "--group", "split"], 2, "does not say who"),
+        (["leaky.csv", "--against", "leaky.csv"], 2, "is the manifest that is audited"),
+        (["leaky.csv", "--no-images", "--workers", "-1"], 2, "workers is -1"),
+        (["leaky.csv", "--baseline", "empty.json"], 1, "is empty"),
         (["leaky.csv", "--workers", "-1"], 2, "workers is -1"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line_and_writes_nothing(
     medtool: Run, work: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, words: str
 ) -> None:
+    (work / "empty.json").touch()
     (work / "other.html").write_text("<p>somebody's own page</p>")
     monkeypatch.chdir(work)
     before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
@@ -242,9 +258,38 @@ def test_what_cannot_be_done_is_one_clear_line_and_writes_nothing(
     assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
 
 
-def test_an_earlier_page_is_replaced(medtool: Run, work: Path) -> None:
+def test_an_earlier_page_of_the_same_manifest_is_replaced_and_no_other(medtool: Run, work: Path) -> None:
     for _ in range(2):
         assert medtool("split", "audit", work / "leaky.csv", "--no-images", "--html", work / "page.html").code == 3
+    ended = medtool("split", "audit", work / "clean.csv", "--no-images", "--html", work / "page.html")
+    assert ended.code == 1
+    assert "is there already" in ended.err
+
+
+def test_a_page_that_cannot_be_written_costs_no_finding(medtool: Run, work: Path) -> None:
+    (work / "page.html").mkdir()
+    ended = medtool("split", "audit", work / "leaky.csv", "--no-images", "--html", work / "page.html", "--overwrite")
+    assert ended.code == 1
+    assert "cannot write" in ended.err
+    assert "G101 high" in ended.out
+
+
+def test_what_to_do_can_be_typed_as_it_is(medtool: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    shutil.copy("leaky.csv", "a name.csv")
+    ended = medtool("split", "audit", "a name.csv", "--no-images")
+    assert "medtool split audit 'a name.csv' --fix 'a name-repaired.csv'" in ended.out
+    assert medtool("split", "audit", "a name.csv", "--no-images", "--fix", "a name-repaired.csv").code == 3
+    assert medtool("split", "audit", "a name-repaired.csv", "--no-images").code == 0
+
+
+def test_a_known_case_that_became_another_is_new(medtool: Run, work: Path) -> None:
+    known = medtool("split", "audit", work / "leaky.csv", "--no-images", "--json").out
+    (work / "known.json").write_text(known)
+    rows = (work / "leaky.csv").read_text().replace("images/06.png,P1,a,val", "images/06.png,P1,a,train")
+    (work / "leaky.csv").write_text(rows)
+    code, document = audited(medtool, work / "leaky.csv", "--no-images", "--baseline", work / "known.json")
+    assert (code, "G101" in codes(document)) == (3, True)
 
 
 def test_no_audit_imports_torch(work: Path) -> None:

@@ -10,13 +10,21 @@ import polars as pl
 
 from medtool.manifest import Manifest
 from medtool.roles import VAL_FOLD, folds_of, has_fixed_test
-from medtool.split.catalogue import FOLDS_ENSEMBLED, FOLDS_INCOMPLETE, GROUP_PARTLY_USED, VALIDATION_IS_TEST
+from medtool.split.catalogue import FOLDS_ENSEMBLED, FOLDS_INCOMPLETE, GROUP_PARTLY_USED, NO_SPLIT, VALIDATION_IS_TEST
 from medtool.split.findings import Case, Finding, Severity, finding
 from medtool.split.rules.identifiers import is_known
 from medtool.split.rules.tally import cases_of, held_out, subject_of
 from medtool.split.table import PART, AuditTable
 
 _UNEQUAL = 2.0  # the largest fold to the smallest, in images
+
+
+def no_split(table: AuditTable) -> list[Finding]:
+    """Return whether no row is in a part (F305)."""
+    if table.has_parts:
+        return []
+    n_rows = table.frame.height
+    return finding(NO_SPLIT, [Case("split", (), f"{_rows(n_rows)}, none in a part", {"rows": n_rows})])
 
 
 def folds_ensembled(table: AuditTable, *, are_folds_ensembled: bool) -> list[Finding]:

@@ -80,6 +80,8 @@ def ids_equal_when_normalised(table: AuditTable) -> list[Finding]:
 def unknown_groups(table: AuditTable) -> list[Finding]:
     """Return how many rows name no group, by column (G104): medium where none of the rows does, else low.
 
+    Low, too, where it was said that every image is of somebody else.
+
     Rows that no part uses are left out where there are parts.
     """
     rows = used(table)
@@ -87,7 +89,8 @@ def unknown_groups(table: AuditTable) -> list[Finding]:
         if not table.has_parts:
             return []
         detail = "no column names patients (or lesions, ...): whether the parts share any cannot be told"
-        return finding(UNKNOWN_GROUPS, [Case("no such column", (), detail)], severity=Severity.MEDIUM)
+        severity = Severity.LOW if table.is_by_image else Severity.MEDIUM
+        return finding(UNKNOWN_GROUPS, [Case("no such column", (), detail)], severity=severity)
     cases = []
     for name in table.groups:
         unknown = rows.filter(~is_known(name)).select(pl.col(name).alias("spelling"), PART, "image_id")
