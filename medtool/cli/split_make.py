@@ -140,8 +140,15 @@ def make(
         from medtool.split.copies import copies_in
         from medtool.split.duplicates.cache import cache_path
 
-        copies = copies_in(given, cache=cache_path(manifest), workers=workers, cluster=cluster, steps=console.steps)
-    split = make_split(given, options, joined=copies.joined if copies else ())
+        copies = copies_in(
+            given,
+            group=options.group,
+            cache=cache_path(manifest),
+            workers=workers,
+            cluster=cluster,
+            steps=console.steps,
+        )
+    split = make_split(given, options, joined=copies.joined if copies else None)
     is_new = write_split(split, files, overwrite=overwrite)
     _show(split.report, files, copies, is_new=is_new)
     if copies is not None and copies.problems:
@@ -235,5 +242,5 @@ def _deviation(largest: Mapping[str, Any]) -> list[str]:
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    stratum = ", ".join(f"{column} {value or 'unknown'}" for column, value in row["stratum"].items())
+    stratum = ", ".join(f"{column} {value or 'unknown'}" for column, value in row["stratum"].items()) or "all images"
     return f"{stratum} in {row['part']}: {row['images']:,} for {row['wanted']:,.1f}"

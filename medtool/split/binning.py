@@ -38,6 +38,9 @@ def stratified(manifest: Manifest, asked: Sequence[str]) -> tuple[pl.DataFrame, 
         return manifest.table.select(), (), ["the images have no label, so nothing is spread equally but their number"]
     columns = tuple(asked) or ("label",)
     notes = []
+    if "label" not in columns and manifest.counts("label"):
+        flags = " ".join(f"--stratify {name}" for name in ("label", *columns))
+        notes.append(f"label is not spread; {flags} spreads {'both' if len(columns) == 1 else 'all'}")
     series = []
     for name in columns:
         if name not in manifest.columns:

@@ -21,6 +21,7 @@ from medtool.split.make_report import Part, report_of
 from medtool.split.options import MakeOptions
 from medtool.split.strata import Strata, strata_of
 from medtool.split.units import shuffled_units
+from medtool.split.val_parts import val_folds
 
 DEFAULT_VAL_FRACTION = 0.15
 
@@ -74,12 +75,6 @@ class _Units:
     fold: Ints
     val_fold: Ints
 
-    def needed(self) -> npt.NDArray[np.bool_]:
-        """Return which columns of the counts no part may lack: all images, and those of each class."""
-        needed = self.strata.is_class.copy()
-        needed[0] = True
-        return needed
-
     def classes(self) -> list[tuple[int, str]]:
         """Return the columns of the counts that count a class, with its name."""
         return [(int(column), self.strata.strata[column].values[0]) for column in np.flatnonzero(self.strata.is_class)]
@@ -89,13 +84,13 @@ class _Units:
         return np.asarray(self.strata.counts[:, [column]].toarray().ravel() > 0)
 
 
-def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tuple[int, int]] = ()) -> Split:
+def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tuple[int, int]] | None = None) -> Split:
     """Split a manifest: hold-out, folds, or a fold a site.
 
     Parameters
     ----------
     joined
-        Pairs of row numbers that must stay together, such as those of duplicate images.
+        Pairs of row numbers that must stay together, those of duplicate images; None where none were looked for.
 
     Returns
     -------
@@ -110,7 +105,7 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
     UsageError
         If so many folds leave no room for val parts of the asked size.
     """
-    grouping = grouping_of(manifest, options.group, joined)
+    grouping = grouping_of(manifest, options.group, joined or ())
     frame, columns, notes = stratified(manifest, options.stratify)
     is_kept = _kept(manifest, grouping) if options.keep_test else np.zeros(grouping.units.max() + 1, dtype=bool)
     sites = _sites(manifest, grouping) if options.leave_one_site_out else []
@@ -136,7 +131,7 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
     else:
         _share_out(units, names, shares, options)
     if val_fraction:
-        _choose_val(units, val_fraction)
+        units.val_fold[:] = val_folds(strata, units.fold, units.places, val_fraction)
     parts = _report_parts(units, names, None if sites else shares, val_fraction)
     made = _with_columns(manifest, units, is_by_fold=options.is_by_fold)
     report = report_of(
@@ -244,7 +239,7 @@ def _share_out(units: _Units, names: Sequence[str], shares: Sequence[float], opt
         units.strata.importance,
         np.zeros(len(chosen), dtype=np.int64),
         _millionths(shares)[np.newaxis],
-        np.tile(units.needed(), (len(names), 1)),
+        np.tile(units.strata.needed(), (len(names), 1)),
         _dense(units.places[chosen]),
     )
     part, is_complete = assign(problem)
@@ -311,27 +306,6 @@ def _val_fraction(options: MakeOptions, n_folds: int) -> float:
             hint=f"--val {np.floor(most * 1000) / 1000:g}",
         )
     return min(options.val_fraction, most)
-
-
-def _choose_val(units: _Units, fraction: float) -> None:
-    """Fill in ``val_fold``: for each fold, a share of the units of all others, each unit once at most."""
-    n_folds = int(units.fold.max()) + 1
-    shares = np.full((n_folds, n_folds + 1), int(fraction * SHARE_UNIT), dtype=np.int64)
-    np.fill_diagonal(shares, 0)
-    shares[:, n_folds] = 0
-    shares[:, n_folds] = SHARE_UNIT - shares.sum(axis=1)
-    needed = [(column, units.has(int(column))) for column in np.flatnonzero(units.needed())]
-    required = np.zeros((n_folds + 1, len(units.strata.is_class)), dtype=bool)
-    for column, has in needed:
-        per_fold = np.bincount(units.fold[has], minlength=n_folds)
-        required[:n_folds, column] = per_fold.sum() - per_fold >= 2  # one for val, one that is trained on
-    part, _ = assign(Problem(units.strata.counts, units.strata.importance, units.fold, shares, required, units.places))
-    units.val_fold[:] = np.where(part == n_folds, _NONE, part)
-    for _, has in needed:  # what is too rare for both is trained on
-        for fold in range(n_folds):
-            is_val = has & (units.val_fold == fold)
-            if is_val.any() and not (has & ~is_val & (units.fold != fold)).any():
-                units.val_fold[is_val] = _NONE
 
 
 def _report_parts(

@@ -48,6 +48,33 @@ class Part:
     share: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """How many images of each known value of a column every unit has.
+
+    Attributes
+    ----------
+    counts
+        A scipy CSR array, shape ``(units, names)``.
+    """
+
+    column: str
+    names: tuple[str, ...]
+    counts: Any
+
+    def images_in(self, part: Part) -> dict[str, int]:
+        """Return the images of each class in a part."""
+        sums = np.asarray(self.counts[np.flatnonzero(part.is_in)].sum(axis=0)).ravel()
+        return dict(zip(self.names, sums.tolist(), strict=True))
+
+    def units_with(self, name: str, units: npt.NDArray[np.bool_] | None) -> int:
+        """Return how many of these units have an image of a class; None is no unit."""
+        if units is None:
+            return 0
+        own = self.counts[:, [self.names.index(name)]].toarray().ravel() > 0
+        return int((own & units).sum())
+
+
 def report_of(
     manifest: Manifest,
     made: Manifest,
@@ -58,20 +85,22 @@ def report_of(
     columns: Sequence[str],
     sites: Sequence[str],
     val_fraction: float,
-    joined: Sequence[tuple[int, int]],
+    joined: Sequence[tuple[int, int]] | None,
     parts: Sequence[Part],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the report, ready for JSON; its keys are in docs/reference/splits.md. No order of rows changes it."""
     counts = {part.name: np.asarray(strata.counts[part.is_in].sum(axis=0)).ravel() for part in parts}
     deviations = [row for part in parts if part.drawn_from is not None for row in _deviations(part, counts, strata)]
-    lacking = _lacking(parts, counts, strata)
+    sizes = [_deviation_of_size(part, counts, strata) for part in parts if part.drawn_from is not None]
+    classes = _classes_of(manifest, grouping, strata, columns)
+    lacking = [row for each in classes for row in _lacking(parts, each)]
     own_split = ["split"] if options.keep_test and "split" in manifest.columns else []
     site = ["site"] if sites else []
     decisive = list(dict.fromkeys(["image_id", *grouping.columns, *columns, *site, *own_split]))
     of_split = [name for name in ("split", "fold", VAL_FOLD) if name in made.columns]
     image_ids = manifest.table.get_column("image_id")
-    pairs = sorted(" ".join(sorted((image_ids[one], image_ids[other]))) for one, other in joined)
+    pairs = sorted(sorted((image_ids[one], image_ids[other])) for one, other in joined or ())
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -87,7 +116,10 @@ def report_of(
             "stratify": list(columns),
             "seed": options.seed,
             "joined_pairs": len(pairs),
-            "joined_sha256": digest_of(pairs),
+            "joined_sha256": digest_of([" ".join(pair) for pair in pairs]),
+            "duplicates_together": joined is not None,
+            "fingerprint_version": None if joined is None else _fingerprint_version(),
+            "joined": pairs,
         },
         "split_sha256": _digest(made.table.select("image_id", *of_split)),
         "images": len(manifest),
@@ -96,14 +128,16 @@ def report_of(
         "unknown": {name: n_rows for name, n_rows in grouping.unknown.items() if name},
         "images_of_unknown": grouping.unknown.get("", 0),
         "sites": {str(fold): name for fold, name in enumerate(sites)},
-        "parts": _facts(manifest, grouping, strata, parts, counts),
+        "parts": _facts(manifest, grouping, strata, parts, counts, classes=classes[0] if classes else None),
         "largest_deviation": {
-            "percentage_points": max(deviations, key=lambda row: abs(row["percentage_points"]), default=None),
-            "images": max(deviations, key=lambda row: abs(row["images"] - row["wanted"]), default=None),
+            "percentage_points": max(
+                [*deviations, *sizes], key=lambda row: abs(row["percentage_points"]), default=None
+            ),
+            "images": max([*deviations, *sizes], key=lambda row: abs(row["images"] - row["wanted"]), default=None),
         },
         "strata": deviations,
         "lacking": lacking,
-        "notes": [*notes, *_on_empty(parts), *_on_lacking(lacking, is_by_site=bool(sites))],
+        "notes": [*notes, *_on_empty(parts), *(note for each in classes for note in _on_lacking(parts, each))],
     }
 
 
@@ -135,8 +169,9 @@ def _facts(
     strata: Strata,
     parts: Sequence[Part],
     counts: Mapping[str, npt.NDArray[np.int64]],
+    *,
+    classes: _Classes | None,
 ) -> list[dict[str, Any]]:
-    classes = [(int(column), strata.strata[column].values[0]) for column in np.flatnonzero(strata.is_class)]
     sites = manifest.table.get_column("site") if "site" in manifest.columns else None
     facts = []
     for part in parts:
@@ -146,12 +181,38 @@ def _facts(
             fact["wanted"] = round(part.share * _images(strata, part.drawn_from), 2)
         fact["images"] = int(counts[part.name][0])
         fact["units"] = int(part.is_in.sum())
-        fact["classes"] = {name: int(counts[part.name][column]) for column, name in classes}
+        fact["classes"] = {} if classes is None else classes.images_in(part)
         if sites is not None:
             there = sites.filter(pl.Series(part.is_in[grouping.units]))
             fact["sites"] = dict(sorted(there.filter(there != "").value_counts().iter_rows()))
         facts.append(fact)
     return facts
+
+
+def _classes_of(manifest: Manifest, grouping: Grouping, strata: Strata, columns: Sequence[str]) -> list[_Classes]:
+    """Return what is counted as classes: the labels, where there are any, and the column that no part may lack."""
+    classes = []
+    labels = sorted(manifest.counts("label"))
+    if labels and (not columns or columns[0] != "label"):
+        from scipy.sparse import coo_array
+
+        names = pl.Series(labels).to_frame("name").with_row_index("place")
+        rows = pl.DataFrame({"name": manifest.table.get_column("label"), "unit": grouping.units}).join(names, on="name")
+        cells = (rows.get_column("unit").to_numpy(), rows.get_column("place").to_numpy().astype(np.int64))
+        ones = np.ones(rows.height, dtype=np.int64)
+        shape = (strata.counts.shape[0], len(labels))
+        classes.append(_Classes("label", tuple(labels), coo_array((ones, cells), shape=shape).tocsr()))
+    if columns:
+        places = np.flatnonzero(strata.is_class)
+        names_of_first = tuple(strata.strata[place].values[0] for place in places)
+        classes.append(_Classes(columns[0], names_of_first, strata.counts[:, places]))
+    return classes
+
+
+def _fingerprint_version() -> int:
+    from medtool.split.duplicates.fingerprint import VERSION  # loads what decodes images
+
+    return VERSION
 
 
 def _images(strata: Strata, units: npt.NDArray[np.bool_]) -> int:
@@ -175,26 +236,42 @@ def _deviations(part: Part, counts: Mapping[str, npt.NDArray[np.int64]], strata:
         }
 
 
-def _lacking(
-    parts: Sequence[Part], counts: Mapping[str, npt.NDArray[np.int64]], strata: Strata
-) -> list[dict[str, str]]:
+def _deviation_of_size(part: Part, counts: Mapping[str, npt.NDArray[np.int64]], strata: Strata) -> dict[str, Any]:
+    """Return how many images the part should have and has, of all strata; the points are of what it was drawn from."""
+    n_pool = 0 if part.drawn_from is None else _images(strata, part.drawn_from)
+    n_images = int(counts[part.name][0])
+    return {
+        "part": part.name,
+        "stratum": {},
+        "wanted": round(part.share * n_pool, 2),
+        "images": n_images,
+        "percentage_points": round(100 * (n_images / max(n_pool, 1) - part.share), 3),
+    }
+
+
+def _lacking(parts: Sequence[Part], classes: _Classes) -> list[dict[str, str]]:
     return [
-        {"part": part.name, "class": strata.strata[column].values[0]}
+        {"part": part.name, "column": classes.column, "class": name}
         for part in parts
-        for column in np.flatnonzero(strata.is_class)
-        if part.is_in.any() and not counts[part.name][column]
+        for name, n_images in classes.images_in(part).items()
+        if part.is_in.any() and not n_images
     ]
 
 
-def _on_lacking(lacking: Sequence[Mapping[str, str]], *, is_by_site: bool) -> list[str]:
+def _on_lacking(parts: Sequence[Part], classes: _Classes) -> list[str]:
     """Say which class is missing where, a line a class."""
+    named = {part.name: part for part in parts}
     parts_of: dict[str, list[str]] = {}
-    for row in lacking:
+    for row in _lacking(parts, classes):
         parts_of.setdefault(row["class"], []).append(row["part"])
     notes = []
-    for name, parts in parts_of.items():
-        reason = ": too few have it" if all(part.startswith("val of") for part in parts) and not is_by_site else ""
-        notes.append(f"the class {name!r} is missing in {_listed(parts)}{reason}")
+    for name, lacking in parts_of.items():
+        reason = ""
+        if all(part.startswith("val of") for part in lacking):
+            are_too_few = all(classes.units_with(name, named[part].drawn_from) < 2 for part in lacking)
+            reason = ": too few have it" if are_too_few else ": no way was found that leaves it in training too"
+        what = "the class" if classes.column == "label" else classes.column
+        notes.append(f"{what} {name!r} is missing in {_listed(lacking)}{reason}")
     return notes
 
 

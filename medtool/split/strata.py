@@ -54,6 +54,12 @@ class Strata:
     importance: npt.NDArray[np.int64]
     is_class: npt.NDArray[np.bool_]
 
+    def needed(self) -> npt.NDArray[np.bool_]:
+        """Return which columns of the counts no part may lack: all images, and those of each class."""
+        needed = self.is_class.copy()
+        needed[0] = True
+        return needed
+
 
 def strata_of(
     frame: pl.DataFrame, columns: Sequence[str], units: npt.NDArray[np.int64], *, least_units: int, least_images: int

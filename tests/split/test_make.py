@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from medtool.datasets.ham10000 import Ham10000
 from medtool.errors import ManifestError, UsageError
+from medtool.lineage import digest_of
 from medtool.manifest import Manifest
 from medtool.roles import folds_of, parts_of, roles_of
+from medtool.split.duplicates.fingerprint import VERSION
 from medtool.split.make import make_split
 from medtool.split.options import AuditOptions, MakeOptions
 from medtool.split.rules.of_table import table_findings
@@ -267,7 +269,7 @@ def test_a_kept_test_part_stays_and_the_others_are_split() -> None:
 def test_a_class_that_a_kept_test_part_lacks_is_told_and_one_that_only_it_has_is_refused() -> None:
     rows = [{"patient": f"P{n}", "label": "ab"[n % 2], "split": "test" if n < 20 and n % 2 else ""} for n in range(60)]
     report = make_split(manifest_of(rows), MakeOptions(keep_test=True)).report
-    assert report["lacking"] == [{"part": "test", "class": "a"}]
+    assert report["lacking"] == [{"part": "test", "column": "label", "class": "a"}]
     assert "the class 'a' is missing in test" in report["notes"]
     with pytest.raises(ManifestError, match="'b' is in 0 patients outside the kept test part"):
         make_split(
@@ -296,8 +298,8 @@ def test_a_site_without_a_class_is_told_and_no_reason_to_refuse() -> None:
     rows = [{"patient": f"P{n}", "site": "xyz"[n % 3], "label": "ab"[n % 2]} for n in range(60)]
     rows += [{"patient": f"Q{n}", "site": "x", "label": "rare"} for n in range(3)]
     report = make_split(manifest_of(rows), MakeOptions(leave_one_site_out=True)).report
-    assert {"part": "fold 1", "class": "rare"} in report["lacking"]
-    assert {"part": "train of fold 0", "class": "rare"} in report["lacking"]
+    assert {"part": "fold 1", "column": "label", "class": "rare"} in report["lacking"]
+    assert {"part": "train of fold 0", "column": "label", "class": "rare"} in report["lacking"]
     assert any("'rare' is missing in fold 1, fold 2" in note for note in report["notes"])
 
 
@@ -341,6 +343,70 @@ def test_a_val_part_that_cannot_have_a_class_is_told_and_training_keeps_it() -> 
     report = make_split(manifest_of(rows), MakeOptions(folds=2, val_fraction=0.3)).report
     assert {row["part"] for row in report["lacking"]} == {"val of fold 0", "val of fold 1"}
     assert any("'b' is missing in val of fold 0, val of fold 1: too few have it" in note for note in report["notes"])
+
+
+def patients_of(*labels: str) -> list[dict[str, str]]:
+    """Return a patient a text, with an image of each label that its letters name."""
+    return [{"patient": f"P{n:02}", "label": label} for n, text in enumerate(labels) for label in text]
+
+
+def classes_by_role(made: Manifest, fold: int) -> dict[str, set[str]]:
+    roles = roles_of(made, fold)
+    return {role: set(made.table.filter(roles == role).get_column("label")) for role in ("train", "val")}
+
+
+def test_a_val_part_gives_back_one_of_those_that_have_a_class_not_all() -> None:
+    rows = [
+        *({"patient": "p0", "label": label, "sex": sex} for label, sex in ("Rm", "Bf")),
+        *({"patient": "p1", "label": label, "sex": sex} for label, sex in ("Rm", "Af", "Af")),
+        *({"patient": "p2", "label": label, "sex": sex} for label, sex in ("Rm",)),
+        *({"patient": "p3", "label": label, "sex": sex} for label, sex in ("Af",)),
+        *({"patient": "p4", "label": label, "sex": sex} for label, sex in ("Am", "Bf")),
+        *({"patient": "p5", "label": label, "sex": sex} for label, sex in ("Am",)),
+        *({"patient": "p6", "label": label, "sex": sex} for label, sex in ("Am",)),
+        *({"patient": "p7", "label": label, "sex": sex} for label, sex in ("Bf",)),
+        *({"patient": "p8", "label": label, "sex": sex} for label, sex in ("Am",)),
+        *({"patient": "p9", "label": label, "sex": sex} for label, sex in ("Af", "Bm")),
+        *({"patient": "p10", "label": label, "sex": sex} for label, sex in ("Af",)),
+        *({"patient": "p11", "label": label, "sex": sex} for label, sex in ("Bf",)),
+    ]
+    split = make_split(manifest_of(rows), MakeOptions(folds=2, val_fraction=0.5, stratify=("label", "sex")))
+    assert split.report["lacking"] == [{"part": "val of fold 0", "column": "label", "class": "R"}]
+    holders = {row["patient"]: row["fold"] for row in split.manifest.rows() if row["label"] == "R"}
+    assert sorted(holders.values()) == ["0", "0", "1"]  # so one of them alone is outside fold 0
+    assert classes_by_role(split.manifest, 1) == {"train": {"A", "B", "R"}, "val": {"A", "B", "R"}}
+
+
+def test_a_val_part_makes_room_for_a_class_of_large_patients() -> None:
+    rows = patients_of(*["r" * 40] * 4, *["a"] * 120)
+    report = make_split(manifest_of(rows), MakeOptions(folds=2, val_fraction=0.1)).report
+    val = [part for part in report["parts"] if part["part"].startswith("val")]
+    assert [(part["wanted"], part["classes"]["r"]) for part in val] == [(14.0, 40)] * 2
+    assert all(part["classes"]["a"] <= 4 for part in val), val
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "ab", "ac", "bc", "aab"]), min_size=8, max_size=24),
+    st.sampled_from([(2, 0.5), (2, 0.9), (3, 0.4), (3, 0.5)]),
+)
+@settings(max_examples=60)
+def test_what_a_fold_could_train_on_it_does_and_too_few_is_only_said_where_it_is_so(
+    labels: list[str], options: tuple[int, float]
+) -> None:
+    manifest = manifest_of(patients_of(*labels, *["a", "b", "c"] * options[0]))
+    try:
+        split = make_split(manifest, MakeOptions(folds=options[0], val_fraction=options[1]))
+    except ManifestError:
+        return
+    made = split.manifest
+    for fold in folds_of(made):
+        others = made.table.filter(pl.col("fold") != str(fold))
+        held = dict(others.group_by("label").agg(pl.col("patient").n_unique()).iter_rows())
+        roles = classes_by_role(made, fold)
+        assert roles["train"] == set(held)
+        for lacking in set(held) - roles["val"]:
+            is_said = any(f"'{lacking}'" in note and "too few" in note for note in split.report["notes"])
+            assert is_said <= (held[lacking] < 2)
 
 
 def test_no_part_is_empty_and_too_few_patients_are_refused() -> None:
@@ -443,3 +509,59 @@ def test_ham10000_is_split_by_lesion_without_a_leak_and_within_half_a_percentage
     assert not [
         found for found in table_findings(AuditTable.of(split.manifest), AuditOptions()) if found.rule.code in LEAKS
     ]
+
+
+def test_labels_are_classes_of_the_report_whatever_is_spread() -> None:
+    rows = [{"patient": f"P{n}", "label": "r" if n < 2 else "ab"[n % 2], "sex": "mf"[n % 2]} for n in range(40)]
+    for columns in (("sex",), ("sex", "label"), ("none",)):
+        report = make_split(manifest_of(rows), MakeOptions(stratify=columns)).report
+        assert [list(part["classes"]) for part in report["parts"]] == [["a", "b", "r"]] * 3
+        lacking = [row["part"] for row in report["lacking"] if row["class"] == "r"]
+        assert lacking == [part["part"] for part in report["parts"] if not part["classes"]["r"]]
+        assert lacking
+        is_told = "label is not spread; --stratify label --stratify sex spreads both" in report["notes"]
+        assert is_told == (columns == ("sex",))
+    without = [{"patient": row["patient"], "sex": row["sex"]} for row in rows]
+    parts = make_split(manifest_of(without), MakeOptions(stratify=("sex",))).report["parts"]
+    assert [list(part["classes"]) for part in parts] == [["f", "m"]] * 3
+
+
+def test_what_a_split_was_made_with_makes_it_again() -> None:
+    rows = [{"patient": f"P{n}", "label": "ab"[n % 2]} for n in range(40)]
+    manifest = manifest_of(rows)
+    plain = make_split(manifest, MakeOptions()).report["made_with"]
+    none_found = make_split(manifest, MakeOptions(), joined=()).report["made_with"]
+    assert (plain["duplicates_together"], plain["fingerprint_version"]) == (False, None)
+    assert (none_found["duplicates_together"], none_found["fingerprint_version"]) == (True, VERSION)
+    split = make_split(manifest, MakeOptions(), joined=[(9, 3), (1, 2)])
+    made_with = split.report["made_with"]
+    assert made_with["joined"] == [["1.png", "2.png"], ["3.png", "9.png"]]
+    assert made_with["joined_pairs"] == 2
+    assert made_with["joined_sha256"] == digest_of(["1.png 2.png", "3.png 9.png"]) != plain["joined_sha256"]
+    row_of = {image_id: row for row, image_id in enumerate(manifest.table.get_column("image_id"))}
+    pairs = [(row_of[one], row_of[other]) for one, other in made_with["joined"]]
+    again = make_split(manifest, MakeOptions(seed=made_with["seed"]), joined=pairs)
+    assert again.report == split.report
+
+
+@pytest.mark.parametrize("column", ["patient", "label", "image_id"])
+def test_the_digest_of_the_rows_is_of_all_that_decides(column: str) -> None:
+    rows = [{"image_id": str(n), "patient": f"P{n}", "label": "ab"[n % 2], "device": "x"} for n in range(40)]
+    digest = make_split(manifest_of(rows), MakeOptions()).report["made_with"]["rows_sha256"]
+    rows[0]["device"] = "y"
+    assert make_split(manifest_of(rows), MakeOptions()).report["made_with"]["rows_sha256"] == digest
+    rows[0][column] = "b" if column == "label" else "other"
+    assert make_split(manifest_of(rows), MakeOptions()).report["made_with"]["rows_sha256"] != digest
+
+
+def test_the_size_of_a_part_may_be_what_is_furthest_from_ideal() -> None:
+    rows = [{"patient": f"P{n}", "label": "ab"[n % 2]} for n in range(10) for _ in range(20)]
+    largest = make_split(manifest_of(rows), MakeOptions()).report["largest_deviation"]
+    assert largest["images"] == {
+        "part": "train",
+        "stratum": {},
+        "wanted": 140.0,
+        "images": 120,
+        "percentage_points": -10.0,
+    }
+    assert make_split(manifest_of(rows), MakeOptions(stratify=("none",))).report["largest_deviation"]["images"]["part"]
