@@ -229,8 +229,12 @@ def _repaired(found: Audit, path: Path, document: dict[str, Any]) -> Manifest:
         raise UsageError(
             "--fix: no row is in a part, so there is no split to repair", hint="medtool split make MANIFEST"
         )
-    pairs = () if found.duplicates is None else found.duplicates.pairs
-    repaired = repair(found.table, joined=[(pair.first, pair.second) for pair in pairs])
+    joined: Sequence[tuple[int, int]] = ()
+    if found.duplicates is not None:
+        from medtool.split.frames import ties_of
+
+        joined = ties_of(found.duplicates, found.table.frame, found.table.groups, other=found.other).joined
+    repaired = repair(found.table, joined=joined)
     document["repair"] = {"manifest": str(path), **repaired.as_document()}
     return repaired.manifest
 
@@ -289,7 +293,8 @@ def _show_inflation(inflation: Inflation | None) -> None:
         return
     console.say(
         f"what the leaks do to a nearest-neighbour classifier, on {inflation.scored}"
-        f" ({inflation.n_leaking:,} of {inflation.accuracy.n_images:,} images, {inflation.n_patients:,} patients):"
+        f" ({inflation.n_leaking:,} of {inflation.accuracy.n_images:,} images,"
+        f" {inflation.n_patients:,} {inflation.unit}):"
     )
     for name, one in (("accuracy", inflation.accuracy), ("balanced accuracy", inflation.balanced)):
         difference = one.difference

@@ -118,6 +118,7 @@ def audit(
     duplicates = inflation = sha256s = None
     if options.read_images:
         from medtool.split.duplicates.search import find_duplicates  # what decodes images loads here
+        from medtool.split.frames import ties_of
         from medtool.split.inflation import estimate
         from medtool.split.rules.images import image_findings
         from medtool.split.rules.masks import mask_findings
@@ -129,6 +130,7 @@ def audit(
             paths += against.images()[0]
         duplicates = find_duplicates(paths, cache=cache, workers=workers, cluster=cluster, steps=steps)
         notes += duplicates.notes
+        notes += ties_of(duplicates, table.frame, table.groups, other=other).notes
         findings += duplicate_findings(table, duplicates, other=other)
         findings += image_findings(table, duplicates.fingerprints, missing=missing)
         images = pl.int_range(len(paths), eager=True).to_frame()

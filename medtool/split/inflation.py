@@ -3,7 +3,9 @@
 Each image of the test part (without one, of val; of folds, of each against the rest) is given the label of the training
 image that looks most like it. Then again, *without* the training images that leak into it: those of its unit, which is
 what ``medtool split make --keep-duplicates-together`` would have kept in one part (the same patient, lesion, ..., or a
-copy of one picture, or linked by a chain of these). The difference is what the leaks gave to this classifier.
+copy of one picture, or linked by a chain of these). The difference is what the leaks gave to this classifier. An image
+into which all training images leak is compared with none and does not count. Copies that show nobody are no leaks
+(:mod:`medtool.split.frames`).
 
 What the figure is, and what it is not:
 
@@ -15,7 +17,7 @@ What the figure is, and what it is not:
 - Leaving images out also makes the training part smaller. The *control* leaves out as many others of the same labels,
   at random: its difference is what the smaller number alone does, and should be about zero.
 
-How images are described and compared: :mod:`medtool.split.neighbours`.
+How images are described and compared: :mod:`medtool.split.neighbours`. The order of the rows changes nothing.
 
 Intervals are percentiles (2.5 and 97.5) of resampled units, not images, since the images of a patient are not
 independent. All differences are paired: both answers for an image are in the same resample.
@@ -37,8 +39,11 @@ import polars as pl
 
 from medtool.roles import folds_of, has_fixed_test, roles_of
 from medtool.split.duplicates.pairs import Duplicates
+from medtool.split.frames import noun_of, ties_of
+from medtool.split.grouping import plural
 from medtool.split.neighbours import Answers, Describer, Training, answers_of
 from medtool.split.rules.identifiers import is_known
+from medtool.split.rules.tally import counted
 from medtool.split.table import AuditTable
 from medtool.split.units import units_of
 
@@ -54,7 +59,7 @@ MAX_SCORED = 5_000
 RESAMPLES = 2_000
 
 _LEAST_IMAGES = 20  # on either side
-_FEW_UNITS = 20
+_LEAST_UNITS, _FEW_UNITS = 5, 20  # for intervals at all, and for trustworthy ones
 _MOST_CLASSES = 100
 _DRAWN_AT_ONCE = 250
 
@@ -118,11 +123,16 @@ class Inflation:
     accuracy
         The share of all images that were given their label.
     leaking
-        The same of the images alone into which something leaks; None where there are none.
+        The same of the images alone into which something leaks; None where these are of fewer than 5 units.
     scored
         ``test``, ``val`` or ``folds``.
     n_patients
         Units among the scored images.
+    unit
+        What a unit is, as it is said of so many: ``patients``, ``lesions``, ..., ``groups`` where several columns or
+        copies make them, ``images`` where nobody is known; ``patient`` and so on of one.
+    n_leaking
+        Scored images that something leaks into.
     n_left_out
         Training images that were left out for an image, added up over the images.
     notes
@@ -135,13 +145,10 @@ class Inflation:
     leaking: Comparison | None
     scored: str
     n_patients: int
+    unit: str
+    n_leaking: int
     n_left_out: int
     notes: tuple[str, ...] = ()
-
-    @property
-    def n_leaking(self) -> int:
-        """How many of the scored images something leaks into."""
-        return self.leaking.n_images if self.leaking else 0
 
     def as_document(self) -> dict[str, Any]:
         """Return it ready for JSON; the figures on top are those of plain accuracy."""
@@ -153,6 +160,7 @@ class Inflation:
             "leaking": self.leaking.as_document() if self.leaking else None,
             "scored": self.scored,
             "n_patients": self.n_patients,
+            "unit": self.unit,
             "n_leaking": self.n_leaking,
             "n_left_out": self.n_left_out,
             "resamples": RESAMPLES,
@@ -178,7 +186,10 @@ def estimate(
         return None, "there is no column 'label'"
     labels = table.frame.get_column("label")
     is_usable = (labels != "").to_numpy() & _has_picture(duplicates.fingerprints, table.frame.height)
-    scored, rounds = _rounds(table, is_usable)
+    # Rows are gone through by image_id, so that no order of theirs decides what is drawn, or which of two wins.
+    by_id = table.frame.get_column("image_id").arg_sort().to_numpy().astype(np.int64)
+    usable = by_id[is_usable[by_id]]
+    scored, rounds = _rounds(table, usable)
     n_test, n_train = (sum(len(one[side]) for one in rounds) for side in (0, 1))
     reason = _reason_against(labels.filter(pl.Series(is_usable)), scored, n_test, n_train)
     if reason:
@@ -190,20 +201,30 @@ def estimate(
         notes.append(f"{max_scored:,} of {n_test:,} images are scored, chosen at random")
     names, classes = np.unique(labels.to_numpy().astype(str), return_inverse=True)
     units = _units(table, duplicates)
-    describe = Describer(duplicates.fingerprints, np.flatnonzero(is_usable))
+    describe = Describer(duplicates.fingerprints, usable)
     answers = [answers_of(test, Training(train, classes, units), describe, rng) for test, train in rounds if len(test)]
     joined = Answers.joined(answers)
-    _, clusters = np.unique(units[joined.rows], return_inverse=True)
+    n_asked, n_without = len(joined.rows), int((~joined.has_answer).sum())
+    if n_without * 2 > n_asked:
+        return None, f"all training images leak into {n_without:,} of {counted(n_asked, 'image')} to be scored"
+    if n_without:
+        joined = joined.kept(joined.has_answer)
+        verb = "has" if n_without == 1 else "have"
+        notes.append(f"{counted(n_without, 'image')} {verb} only leaks to be compared with, and {verb} no part in this")
+    clusters = _numbered(units[joined.rows], joined.rows, by_id)
     n_units = int(clusters.max()) + 1
+    unit = plural(_unit_noun(table, joined.rows, n_units), n_units)
+    if n_units < _LEAST_UNITS:
+        return None, f"the {len(joined.rows):,} scored images are of {n_units} {unit}; {_LEAST_UNITS} are needed"
     if n_units < _FEW_UNITS:
-        notes.append(f"the intervals rest on {n_units} patients and may be too narrow")
+        notes.append(f"the intervals rest on {n_units} {unit} and may be too narrow")
     if not joined.n_left_out.any():
         notes.append("no leak is known, so nothing is left out and the difference is zero by construction")
     by_class, balanced, accuracy = _compared(joined.right, classes[joined.rows], clusters, rng)
     is_leaking = joined.n_left_out > 0
     leaking = None
-    if is_leaking.any():
-        _, of_leaking = np.unique(clusters[is_leaking], return_inverse=True)
+    _, of_leaking = np.unique(clusters[is_leaking], return_inverse=True)
+    if len(of_leaking) and of_leaking.max() + 1 >= _LEAST_UNITS:
         leaking = _compared(joined.right[is_leaking], np.zeros(is_leaking.sum(), np.int64), of_leaking, rng)[2]
     return Inflation(
         {str(names[number]): one for number, one in by_class.items()},
@@ -212,6 +233,8 @@ def estimate(
         leaking,
         scored,
         n_units,
+        unit,
+        int(is_leaking.sum()),
         int(joined.n_left_out.sum()),
         tuple(notes),
     ), ""
@@ -239,27 +262,28 @@ def _reason_against(labels: pl.Series, scored: str, n_test: int, n_train: int) -
     return ""
 
 
-def _rounds(table: AuditTable, is_usable: npt.NDArray[np.bool_]) -> tuple[str, list[tuple[Ints, Ints]]]:
-    """Return what is scored, and the rows that are scored and trained on in each round."""
+def _rounds(table: AuditTable, usable: Ints) -> tuple[str, list[tuple[Ints, Ints]]]:
+    """Return what is scored, and the rows that are scored and trained on in each round, in the order of ``usable``."""
     manifest = table.manifest
     folds = folds_of(manifest)
     if folds and not has_fixed_test(manifest):
         roles = [roles_of(manifest, fold) for fold in folds]
-        return "folds", [(_rows(role == "test", is_usable), _rows(role == "train", is_usable)) for role in roles]
+        return "folds", [(_rows(role == "test", usable), _rows(role == "train", usable)) for role in roles]
     if "split" not in manifest.columns:
         return "", []
     split = manifest.table.get_column("split")
     scored = "test" if (split == "test").any() else "val"
     in_fold = (manifest.table.get_column("fold") != "") if folds else split == "train"
     test, train = (
-        _rows(split == scored, is_usable),
-        _rows((in_fold | (split == "train")) & (split != scored), is_usable),
+        _rows(split == scored, usable),
+        _rows((in_fold | (split == "train")) & (split != scored), usable),
     )
     return (scored, [(test, train)]) if len(test) and len(train) else ("", [])
 
 
-def _rows(are_in: pl.Series, is_usable: npt.NDArray[np.bool_]) -> Ints:
-    return np.flatnonzero(are_in.to_numpy() & is_usable)
+def _rows(are_in: pl.Series, usable: Ints) -> Ints:
+    rows: Ints = usable[are_in.to_numpy()[usable]]
+    return rows
 
 
 def _fewer(rounds: Sequence[tuple[Ints, Ints]], count: int, rng: np.random.Generator) -> list[tuple[Ints, Ints]]:
@@ -274,12 +298,37 @@ def _fewer(rounds: Sequence[tuple[Ints, Ints]], count: int, rng: np.random.Gener
 
 def _units(table: AuditTable, duplicates: Duplicates) -> Ints:
     """Return the unit of each row; what names nobody joins nothing."""
-    count = table.frame.height
-    named = table.frame.select(
+    joined = ties_of(duplicates, table.frame, table.groups).joined
+    return units_of(_named(table) if table.groups else table.frame, table.groups, joined)
+
+
+def _named(table: AuditTable) -> pl.DataFrame:
+    """Return the columns that must not be cut, empty where a cell names nobody."""
+    return table.frame.select(
         pl.when(is_known(column)).then(column).otherwise(pl.lit("")).alias(column) for column in table.groups
     )
-    joined = [(pair.first, pair.second) for pair in duplicates.pairs if pair.second < count]
-    return units_of(named if table.groups else table.frame, table.groups, joined)
+
+
+def _numbered(units: Ints, rows: Ints, by_id: Ints) -> Ints:
+    """Return the units of these rows, numbered from 0 by the least image_id that each has among them."""
+    rank = np.empty_like(by_id)
+    rank[by_id] = np.arange(len(by_id))
+    least = np.full(int(units.max()) + 1, len(by_id))
+    np.minimum.at(least, units, rank[rows])
+    numbers: Ints = np.unique(least[units], return_inverse=True)[1]
+    return numbers
+
+
+def _unit_noun(table: AuditTable, rows: Ints, n_units: int) -> str:
+    """Return what the units of these rows are: values of the widest column, images where nobody is known, or groups."""
+    if not table.groups:
+        return "image" if n_units == len(np.unique(rows)) else "group"
+    named = _named(table)[rows]
+    widest = named.get_column(table.groups[0])
+    if (widest != "").all() and widest.n_unique() == n_units:
+        return noun_of(table.groups)
+    is_nobody_known = named.select(pl.all_horizontal(pl.all() == "").all()).item()
+    return "image" if is_nobody_known and n_units == len(np.unique(rows)) else "group"
 
 
 def _compared(

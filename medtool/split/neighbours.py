@@ -73,11 +73,14 @@ class Answers:
         Shape ``(n, 3)``, 0 or 1: with the leaks, without them, without as many others.
     n_left_out
         Shape ``(n,)``.
+    has_answer
+        Shape ``(n,)``: whether there is a training image in all three ways, not only leaks.
     """
 
     rows: Ints
     right: Floats
     n_left_out: Ints
+    has_answer: npt.NDArray[np.bool_]
 
     @classmethod
     def joined(cls, several: Sequence[Answers]) -> Answers:
@@ -86,7 +89,12 @@ class Answers:
             np.concatenate([one.rows for one in several]),
             np.concatenate([one.right for one in several]),
             np.concatenate([one.n_left_out for one in several]),
+            np.concatenate([one.has_answer for one in several]),
         )
+
+    def kept(self, are_kept: npt.NDArray[np.bool_]) -> Answers:
+        """Return those for some of the rows."""
+        return Answers(self.rows[are_kept], self.right[are_kept], self.n_left_out[are_kept], self.has_answer[are_kept])
 
 
 def answers_of(test: Ints, training: Training, describe: Describer, rng: np.random.Generator) -> Answers:
@@ -97,7 +105,7 @@ def answers_of(test: Ints, training: Training, describe: Describer, rng: np.rand
     for piece in np.unique(pieces):
         these = np.flatnonzero(pieces == piece)
         right[these] = _right(test[these], training, describe, rng)
-    return Answers(test, right, n_left_out)
+    return Answers(test, right, n_left_out, n_left_out < len(training.rows))
 
 
 def _right(test: Ints, training: Training, describe: Describer, rng: np.random.Generator) -> Floats:

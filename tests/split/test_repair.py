@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from medtool.manifest import Manifest
 from medtool.roles import folds_of, has_fixed_test, parts_of, roles_of
+from medtool.split.duplicates.fingerprints import Fingerprints
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import Severity
 from medtool.split.options import AuditOptions
@@ -120,7 +121,7 @@ def test_the_audit_finds_no_leak_afterwards(case: Case) -> None:
     table = AuditTable.of(repair(case.table, joined=case.joined).manifest, case.table.groups)
     assert [each for each in cheap_findings(table, AuditOptions()) if each.severity is Severity.HIGH] == []
     pairs = tuple(DuplicatePair(first, second, Kind.NEAR, 0.99, "") for first, second in sorted(set(case.joined)))
-    duplicates = Duplicates(pairs, None, {})  # type: ignore[arg-type]
+    duplicates = Duplicates(pairs, Fingerprints.empty(len(case.rows)), {})
     found = duplicate_findings(table, duplicates)
     assert not {each.rule.code for each in found} & {"D202", "D203", "D204"}
 

@@ -32,10 +32,11 @@ _MOST_SPELLINGS = 4  # shown of one id
 def groups_in_two_parts(table: AuditTable) -> list[Finding]:
     """Return the groups that are in several of train, val and test (G101), and those in several folds (G102).
 
-    A group of one fold that ``val_fold`` cuts counts as in two parts: in one fold it is in train and in val.
+    A group of one fold that ``val_fold`` cuts counts as in two parts: in one fold it is in train and in val. A lesion
+    whose rows are all of one patient who is in the same finding is no case of its own.
     """
-    in_parts: list[Case] = []
-    in_folds: list[Case] = []
+    in_parts: dict[str, pl.DataFrame] = {}
+    in_folds: dict[str, pl.DataFrame] = {}
     folds = [str(number) for number in folds_of(table.manifest)]
     for name in table.groups:
         fold = pl.when(pl.col(PART).str.starts_with("fold ")).then(held_out())
@@ -46,9 +47,9 @@ def groups_in_two_parts(table: AuditTable) -> list[Finding]:
         n_parts, n_kinds = (pl.col(column).n_unique().over("group") for column in (PART, "_kind"))
         is_in_parts = (n_kinds > 1) | ((n_folds == 1) & (n_parts > 1))
         is_in_folds = (n_folds > 1) & pl.col("_fold").is_not_null()
-        in_parts += cases_of(cut.filter(is_in_parts), subject_of(name))
-        in_folds += cases_of(cut.filter(is_in_folds), subject_of(name))
-    return finding(GROUP_IN_TWO_PARTS, in_parts) + finding(GROUP_IN_TWO_FOLDS, in_folds)
+        in_parts[name] = cut.filter(is_in_parts)
+        in_folds[name] = cut.filter(is_in_folds)
+    return finding(GROUP_IN_TWO_PARTS, _widest_cases(in_parts)) + finding(GROUP_IN_TWO_FOLDS, _widest_cases(in_folds))
 
 
 def ids_equal_when_normalised(table: AuditTable) -> list[Finding]:
@@ -134,6 +135,33 @@ def groups_in_both(table: AuditTable, other: AuditTable) -> list[Finding]:
         same_form = here.join(there.rename({"id": "its_id"}), on="form").filter(pl.col("id") != pl.col("its_id"))
         alike += _shared_cases(table, name, same_form)
     return finding(GROUP_IN_BOTH_MANIFESTS, same) + finding(IDS_EQUAL_IN_BOTH_MANIFESTS, alike)
+
+
+def _widest_cases(cut: Mapping[str, pl.DataFrame]) -> list[Case]:
+    """Return a case for each group that is cut, but for those within a cut group of another column.
+
+    Of groups with the very same rows, that of the first column is the case.
+
+    Parameters
+    ----------
+    cut
+        The rows of the groups that are cut, by column: ``group``, :data:`PART` and ``image_id``.
+    """
+    cases: list[Case] = []
+    names = [name for name, rows in cut.items() if rows.height]
+    for place, name in enumerate(names):
+        rows = cut[name]
+        for number, other in enumerate(names):
+            if other == name:
+                continue
+            wider = cut[other].select("image_id", _wider="group", _n_wider=pl.len().over("group"))
+            held = rows.join(wider, on="image_id", how="left")
+            is_within = (pl.col("_wider").null_count() == 0) & (pl.col("_wider").n_unique() == 1)
+            is_less = pl.col("_n_wider").first() >= pl.len() + (1 if number > place else 0)
+            within = held.group_by("group").agg(is_within=is_within & is_less).filter("is_within")
+            rows = rows.join(within, on="group", how="anti")
+        cases += cases_of(rows, subject_of(name))
+    return cases
 
 
 def _possible(folds: Sequence[str]) -> pl.Expr:

@@ -21,7 +21,11 @@ from collections.abc import Callable
 import polars as pl
 
 # How exports spell a missing value. A patient of such a name would be counted as unknown, which the audit says.
-PLACEHOLDERS = ("", "unknown", "nan", "na", "n/a", "<na>", "none", "null")
+# Numbers are never placeholders: 0, -1 and 999 may be somebody's.
+PLACEHOLDERS = (
+    *("", "unknown", "unk", "missing", "not available", "none", "null"),
+    *("nan", "na", "n/a", "n.a.", "<na>", "#n/a", "-", "?", "."),
+)
 
 
 def is_known(column: str) -> pl.Expr:

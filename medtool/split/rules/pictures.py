@@ -1,7 +1,8 @@
 """Copies of one picture: across parts, within a part, with other labels or patients, in both manifests (D202 to D208).
 
 Copies are linked by the pairs that were found, and copies of copies by the chain of pairs between them: every row that
-shows a picture of another part is in a case, whether it is half of a pair or only the end of a chain.
+shows a picture of another part is in a case, whether it is half of a pair or only the end of a chain. Copies that show
+nobody (:mod:`medtool.split.frames`) leak nothing, and are told once each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import polars as pl
 from medtool.split import catalogue
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import Case, Finding, Rule, finding
+from medtool.split.frames import Frame, Ties, ties_of
+from medtool.split.grouping import plural
 from medtool.split.rules.identifiers import is_known
+from medtool.split.rules.tally import told
 from medtool.split.table import PART, AuditTable
 from medtool.split.units import units_of
 
@@ -47,19 +51,24 @@ def duplicate_findings(table: AuditTable, duplicates: Duplicates, *, other: Audi
     name one file are left to D201, and are a case here only beside another file. Without parts, all rows count as in
     one.
 
+    Blank images that equal one another are a case of D205, and a picture that many patients share, such as a slate, is
+    one of D207; neither is a case of any other rule.
+
     Parameters
     ----------
     duplicates
         Of the rows of ``table``, then those of ``other``.
     """
-    album = _Album.of(table, duplicates, other)
+    ties = ties_of(duplicates, table.frame, table.groups, other=other)
+    album = _Album.of(table, ties, other)
     findings: list[Finding] = []
     across = album.across_parts()
     for kind in _KINDS:
         findings += finding(_ACROSS[kind], across[kind])
-    findings += finding(catalogue.DUPLICATE_IN_ONE_PART, list(album.in_one_part()))
+    findings += finding(catalogue.DUPLICATE_IN_ONE_PART, [*album.in_one_part(), *album.of_blanks(ties.blanks)])
     findings += finding(catalogue.DUPLICATE_WITH_OTHER_LABEL, list(album.with_other("label")))
     others = [case for column in table.groups for case in album.with_other(column)]
+    others += album.of_frames(ties.frames, ties.noun)
     findings += finding(catalogue.DUPLICATE_WITH_OTHER_PATIENT, others)
     if other is not None:
         findings += finding(catalogue.DUPLICATE_IN_BOTH_MANIFESTS, album.in_both())
@@ -97,24 +106,25 @@ class _Album:
     ways: _Ways
 
     @classmethod
-    def of(cls, table: AuditTable, duplicates: Duplicates, other: AuditTable | None) -> _Album:
+    def of(cls, table: AuditTable, ties: Ties, other: AuditTable | None) -> _Album:
         columns = ("image_id", "image", PART)
         frames = [each.frame.select(columns) for each in (table, other) if each is not None]
-        linked = np.unique([(pair.first, pair.second) for pair in duplicates.pairs]).astype(np.int64)
+        shared = [place for picture in (*ties.blanks, *(each.places for each in ties.frames)) for place in picture]
+        shown = np.unique([*np.ravel(ties.joined), *shared]).astype(np.int64)
         rows = pl.concat(frames)
-        cells = rows[linked]
-        ids, paths, parts = (dict(zip(linked.tolist(), cells.get_column(name), strict=True)) for name in columns)
+        cells = rows[shown]
+        ids, paths, parts = (dict(zip(shown.tolist(), cells.get_column(name), strict=True)) for name in columns)
         links = []
         for level, kind in enumerate(_KINDS):
-            kept = [(pair.first, pair.second) for pair in duplicates.pairs if pair.kind in _KINDS[: level + 1]]
+            kept = [(pair.first, pair.second) for pair in ties.pairs if pair.kind in _KINDS[: level + 1]]
             numbers = units_of(rows, (), kept)
             members: dict[int, list[int]] = defaultdict(list)
-            for place in linked.tolist():
+            for place in shown.tolist():
                 members[int(numbers[place])].append(place)
             several = {number: places for number, places in members.items() if len(places) > 1}
             links.append(_Links(kind, numbers, several))
         paths = {place: posixpath.normpath(path) for place, path in paths.items()}
-        pairs = {(pair.first, pair.second): pair for pair in duplicates.pairs}
+        pairs = {(pair.first, pair.second): pair for pair in ties.pairs}
         return cls(table, table.frame.height, ids, paths, parts, pairs, links, _Ways(pairs))
 
     def across_parts(self) -> dict[Kind, list[Case]]:
@@ -181,6 +191,29 @@ class _Album:
                 text = f"{_listed(shown)}: {self._closeness(rows)}"
                 yield self._together(rows, text, column=column)
 
+    def of_blanks(self, blanks: Sequence[Sequence[int]]) -> Iterator[Case]:
+        """Yield the blank images that equal one another."""
+        for places in blanks:
+            rows = [row for row in places if row < self.count and (self.parts[row] or not self.table.has_parts)]
+            if len({self.paths[row] for row in rows}) > 1:
+                yield self._together(rows, f"a blank image {len(rows):,} times: it shows nobody, and is no leak")
+
+    def of_frames(self, frames: Sequence[Frame], noun: str) -> Iterator[Case]:
+        """Yield the pictures that many patients share, with the number of their patients and rows."""
+        for each in frames:
+            rows = [row for row in each.places if row < self.count]
+            if not rows:
+                continue
+            counts = Counter(self.parts[row] for row in rows)
+            where = f", {told(counts)}" if self.table.has_parts else ""
+            elsewhere = len(each.places) - len(rows)
+            there = f", {elsewhere:,} in the other manifest" if elsewhere else ""
+            text = (
+                f"one picture in {each.n_owners:,} {plural(noun, each.n_owners)}{where}{there}:"
+                " a slate or a colour card? It is not counted as a leak"
+            )
+            yield self._together(rows, text, column=noun, owners=each.n_owners)
+
     def _rows_of_same_path(self) -> Iterator[int]:
         """Yield the rows whose file is named in another part as well."""
         parts: dict[str, set[str]] = defaultdict(set)
@@ -207,11 +240,14 @@ class _Album:
         rows = (self.ids[first], self.ids[second])
         return Case(f"{rows[0]}, {rows[1]}", rows, f"{where}: {detail}", values)
 
-    def _together(self, rows: Sequence[int], detail: str, *, column: str = "") -> Case:
+    def _together(self, rows: Sequence[int], detail: str, *, column: str = "", owners: int = 0) -> Case:
         ids = tuple(sorted(self.ids[row] for row in rows))
         more = f" and {len(ids) - 2} more" if len(ids) > 2 else ""
         about = f"{column} of " if column else ""
-        return Case(f"{about}{ids[0]}, {ids[1]}{more}", ids, detail, {"copies": len(ids)})
+        values: dict[str, float | int | str] = {"copies": len(ids)}
+        if owners:
+            values["owners"] = owners
+        return Case(f"{about}{', '.join(ids[:2])}{more}", ids, detail, values)
 
     def _detail(self, pair: DuplicatePair) -> str:
         if pair.kind is not Kind.NEAR:

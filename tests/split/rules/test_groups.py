@@ -100,14 +100,47 @@ def test_the_parts_of_a_cut_patient_are_told_and_every_column_is_looked_at():
             {"patient": "1", "lesion": "2", "split": "train"},
             {"patient": "2", "lesion": "3", "split": "val"},
             {"patient": "2", "lesion": "3", "split": ""},
+            {"patient": "3", "lesion": "4", "split": "val"},
+            {"patient": "", "lesion": "4", "split": "test"},
         ]
     )
     cases = only(groups_in_two_parts(table), "G101").cases
     assert [(case.subject, case.rows, case.detail) for case in cases] == [
-        ("lesion 1", ("i0", "i1"), "1 in train, 1 in test"),
+        ("lesion 4", ("i5", "i6"), "1 in val, 1 in test"),
         ("patient 1", ("i0", "i1", "i2"), "2 in train, 1 in test"),
     ]
     assert dict(cases[1].values) == {"train": 2, "test": 1}
+
+
+@pytest.mark.parametrize("groups", [("patient", "lesion"), ("lesion", "patient")])
+def test_a_lesion_within_a_cut_patient_is_no_case_of_its_own_whatever_column_comes_first(groups):
+    rows = [("1", "a", "train"), ("1", "a", "test"), ("1", "b", "train"), ("2", "c", "train"), ("2", "c", "test")]
+    rows += [("3", "d", "train"), ("4", "d", "test")]
+    table = table_of([{"patient": who, "lesion": which, "split": part} for who, which, part in rows], groups)
+    widest = {"patient": "patient 2", "lesion": "lesion c"}[groups[0]]
+    assert seen(groups_in_two_parts(table)) == {("G101", "high"): {"patient 1", widest, "lesion d"}}
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "p", "q"]), st.sampled_from(["", "a", "b", "c"]), HOLD_OUT | FOLDS),
+        min_size=1,
+        max_size=14,
+    )
+)
+def test_every_row_of_a_cut_group_is_in_a_case_and_no_case_is_within_another(rows):
+    rows = [("r", "r", {"split": ""}), *rows]
+    table = table_of([{"patient": who, "lesion": which, **where} for who, which, where in rows], ("patient", "lesion"))
+    found = groups_in_two_parts(table)
+    told = {row for one in found for case in one.cases for row in case.rows}
+    for column in table.groups:
+        for group, its_rows in leaking_groups(table, column).items():
+            assert its_rows & told, group
+    for one in found:
+        for case in one.cases:
+            others = [other for other in one.cases if other.subject.split()[0] != case.subject.split()[0]]
+            assert not any(set(case.rows) <= set(other.rows) for other in others)
 
 
 def test_folds_and_parts_are_two_findings():

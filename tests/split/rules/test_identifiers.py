@@ -87,5 +87,8 @@ def test_what_differs_is_said():
 
 
 def test_exports_spell_nobody_in_many_ways():
-    cells = pl.DataFrame({"patient": ["", " ", "\u00a0", "NaN", "N/A", "None", "unknown ", "NULL", "0", "anna", "-1"]})
-    assert cells.filter(is_known("patient"))["patient"].to_list() == ["0", "anna", "-1"]
+    nobody = ["", " ", "\u00a0", "NaN", "N/A", "None", "unknown ", "NULL", "<NA>", "#N/A", "n.a.", "Unk", "Missing"]
+    nobody += ["not available", "Not Available ", "-", " ?", "."]
+    somebody = ["0", "anna", "-1", "999", "--1", "P-", "unk1", "missing link", "n", "9.9"]
+    cells = pl.DataFrame({"patient": [*nobody, *somebody]})
+    assert cells.filter(is_known("patient"))["patient"].to_list() == somebody

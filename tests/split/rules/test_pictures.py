@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medtool.manifest import Manifest
+from medtool.split.duplicates.fingerprints import Fingerprints
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import Case, Finding
 from medtool.split.rules.pictures import duplicate_findings
@@ -35,7 +35,7 @@ def duplicates_of(*pairs: tuple[int, int, Kind]) -> Duplicates:
         DuplicatePair(first, second, kind, 1.0 if kind is not Kind.NEAR else 0.98, "mirrored" * (kind is Kind.NEAR))
         for first, second, kind in sorted(pairs)
     ]
-    return Duplicates(tuple(made), cast(Any, None), {})
+    return Duplicates(tuple(made), Fingerprints.empty(max([40, *(pair.second + 1 for pair in made)])), {})
 
 
 def by_code(findings: Sequence[Finding]) -> dict[str, tuple[Case, ...]]:
