@@ -11,6 +11,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "plugins", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
+PEERS = ("imagededup>=0.3.2", "faiss-cpu>=1.8")
 LINTERS = ("ruff==0.17.6", "import-linter==2.16", "mypy==2.4.1")
 
 
@@ -44,7 +45,7 @@ def plugins(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Kill and fail ``medtool segment`` at every one of its write calls and at 50 random moments; needs strace."""
+    """Kill and fail the commands at every one of their write calls and at random moments; needs strace."""
     session.install(".[test]")
     session.run("pytest", "tests/crash", env={"MEDTOOL_CRASH_POINTS": "0"})
 
@@ -72,6 +73,6 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks, or the ones named: ``nox -s bench -- embedded_iou``."""
-    session.install(".[test]")
+    session.install(".[test]", *PEERS)
     for name in session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py")):
         session.run("python", f"benchmarks/{name}.py")
