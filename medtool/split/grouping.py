@@ -67,7 +67,8 @@ def plural(noun: str, count: int) -> str:
     """Return a noun as it is said of so many."""
     if count == 1:
         return noun
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    ends_in_ies = noun.endswith("y") and noun[-2:-1].lower() not in ("", "a", "e", "i", "o", "u")
+    return f"{noun[:-1]}ies" if ends_in_ies else f"{noun}s"
 
 
 def grouping_of(manifest: Manifest, asked: Sequence[str], joined: Sequence[tuple[int, int]]) -> Grouping:
@@ -111,7 +112,7 @@ def grouping_of(manifest: Manifest, asked: Sequence[str], joined: Sequence[tuple
     if columns:
         is_widest = len(columns) == 1 or not (links or unknown[columns[0]])
         noun = columns[0].removesuffix("_id") if is_widest else "group"
-    notes = [*_on_unknown(frame, unknown), *_on_spelling(frame.select(columns)), *links]
+    notes = [*_on_unknown(frame, unknown), *on_spelling(frame.select(columns)), *links]
     return Grouping(columns, frame, units, unknown, noun, tuple(notes))
 
 
@@ -134,7 +135,8 @@ def _on_unknown(frame: pl.DataFrame, unknown: dict[str, int]) -> list[str]:
     return notes
 
 
-def _on_spelling(frame: pl.DataFrame) -> list[str]:
+def on_spelling(frame: pl.DataFrame) -> list[str]:
+    """Say of each column which of its values differ in spelling only."""
     notes = []
     for name in frame.columns:
         ids = frame.get_column(name).unique()

@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from medtool.errors import ManifestError, UsageError
+from medtool.errors import ManifestError
 from medtool.manifest import SPLITS, Manifest
 from medtool.roles import VAL_FOLD
 from medtool.split.assign import SHARE_UNIT, Problem, assign
 from medtool.split.balance import Ints
 from medtool.split.binning import stratified
-from medtool.split.grouping import Grouping, grouping_of
+from medtool.split.grouping import Grouping, grouping_of, on_spelling
 from medtool.split.make_report import Part, report_of
 from medtool.split.options import MakeOptions
+from medtool.split.rules.identifiers import is_known
+from medtool.split.shares import millionths, named_shares, refuse_tiny, val_fraction_of
 from medtool.split.strata import Strata, strata_of
 from medtool.split.units import shuffled_units
 from medtool.split.val_parts import val_folds
-
-DEFAULT_VAL_FRACTION = 0.15
 
 _LEAST_IMAGES = 2  # of a joint stratum in the smallest part, to be looked at for itself
 _NONE = -1  # no fold
@@ -109,8 +109,8 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
     frame, columns, notes = stratified(manifest, options.stratify)
     is_kept = _kept(manifest, grouping) if options.keep_test else np.zeros(grouping.units.max() + 1, dtype=bool)
     sites = _sites(manifest, grouping) if options.leave_one_site_out else []
-    names, shares = _parts(options, len(sites))
-    val_fraction = _val_fraction(options, len(sites) or options.folds)
+    names, shares = named_shares(options, len(sites))
+    val_fraction = val_fraction_of(options, len(sites) or options.folds)
     least_share = min(share for share in shares if share)
     strata = strata_of(
         frame, columns, grouping.units, least_units=len(names), least_images=int(_LEAST_IMAGES / least_share)
@@ -145,7 +145,13 @@ def make_split(manifest: Manifest, options: MakeOptions, *, joined: Sequence[tup
         val_fraction=val_fraction,
         joined=joined,
         parts=parts,
-        notes=[*grouping.notes, *notes, *_on_replaced(manifest, options), *([] if sites else _on_large(units, shares))],
+        notes=[
+            *grouping.notes,
+            *(on_spelling(manifest.table.select("site")) if sites else []),
+            *notes,
+            *_on_replaced(manifest, options),
+            *([] if sites else _on_large(units, shares)),
+        ],
     )
     return Split(made, _groups_table(made, grouping), report)
 
@@ -154,7 +160,7 @@ def _kept(manifest: Manifest, grouping: Grouping) -> npt.NDArray[np.bool_]:
     """Return which units are in the test part that the manifest comes with."""
     n_units = int(grouping.units.max()) + 1
     if "test" not in manifest.counts("split"):
-        raise ManifestError("--keep-test: no row of the manifest has the split test", hint="the command without it")
+        raise ManifestError("--keep-test: no row of the manifest has the split test", hint="leave out --keep-test")
     is_test = (manifest.table.get_column("split") == "test").to_numpy()
     if is_test.all():
         raise ManifestError("--keep-test: all rows have the split test, and none is left to split")
@@ -177,7 +183,7 @@ def _sites(manifest: Manifest, grouping: Grouping) -> list[str]:
             f"--leave-one-site-out: the manifest has no column 'site' (there are: {', '.join(manifest.columns)})"
         )
     site = manifest.table.get_column("site")
-    unknown = manifest.table.filter(site == "").get_column("image_id").sort()
+    unknown = manifest.table.filter(~is_known("site")).get_column("image_id").sort()
     if len(unknown):
         more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
         raise ManifestError(
@@ -205,40 +211,16 @@ def _site_of_units(manifest: Manifest, grouping: Grouping, sites: Sequence[str])
     return result
 
 
-def _parts(options: MakeOptions, n_sites: int) -> tuple[list[str], list[float]]:
-    """Return the names of the parts that rows are shared out to, and their shares; parts of no share are left out."""
-    n_folds = n_sites or options.folds
-    if n_folds:
-        test = options.test_fraction
-        names = [str(fold) for fold in range(n_folds)]
-        shares = [(1 - test) / n_folds] * n_folds
-        return (["test", *names], [test, *shares]) if test else (names, shares)
-    train, val, test = options.fractions
-    if options.keep_test:
-        train, val, test = train / (train + val), val / (train + val), 0.0
-    pairs = [(name, share) for name, share in zip(SPLITS, (train, val, test), strict=True) if share]
-    return [name for name, _ in pairs], [share for _, share in pairs]
-
-
-def _millionths(shares: Sequence[float]) -> Ints:
-    """Return shares in whole millionths that add up; what rounding leaves over goes to the largest remainders."""
-    exact = [share * SHARE_UNIT for share in shares]
-    whole = np.array([int(value + 1e-6) for value in exact], dtype=np.int64)
-    by_remainder = sorted(range(len(exact)), key=lambda part: whole[part] - exact[part])
-    for part in by_remainder[: SHARE_UNIT - int(whole.sum())]:
-        whole[part] += 1
-    return whole
-
-
 def _share_out(units: _Units, names: Sequence[str], shares: Sequence[float], options: MakeOptions) -> None:
     """Fill in ``split`` or ``fold`` of every unit that is not kept."""
     chosen = np.flatnonzero(~units.is_kept)
+    refuse_tiny(int(units.strata.counts[chosen][:, [0]].sum()), names, shares, options)
     _refuse_rare(units, chosen, len(names), options)
     problem = Problem(
         units.strata.counts[chosen],
         units.strata.importance,
         np.zeros(len(chosen), dtype=np.int64),
-        _millionths(shares)[np.newaxis],
+        millionths(shares)[np.newaxis],
         np.tile(units.strata.needed(), (len(names), 1)),
         _dense(units.places[chosen]),
     )
@@ -257,12 +239,14 @@ def _dense(places: Ints) -> Ints:
 
 
 def _refuse_rare(units: _Units, chosen: Ints, n_parts: int, options: MakeOptions) -> None:
+    n_holders = {name: int(units.has(column)[chosen].sum()) for column, name in units.classes()}
+    n_images = int(units.strata.counts[chosen][:, [0]].sum())
+    fewer = _fewer_parts(min([len(chosen), *n_holders.values()]), n_parts, n_images, options)
     if len(chosen) < n_parts:
         raise ManifestError(
             f"{units.grouping.counted(len(chosen))} cannot be shared out to {n_parts} parts without cutting one",
-            hint="fewer parts: --fractions 0.8,0.2, or --folds with a smaller number",
+            hint=fewer,
         )
-    n_holders = {name: int(units.has(column)[chosen].sum()) for column, name in units.classes()}
     rare = {name: count for name, count in n_holders.items() if count < n_parts}
     if not rare:
         return
@@ -270,12 +254,22 @@ def _refuse_rare(units: _Units, chosen: Ints, n_parts: int, options: MakeOptions
     shown = "; ".join(f"{name!r} is in {counted(count)}" for name, count in list(rare.items())[:_MAX_NAMED])
     more = f"; and {len(rare) - _MAX_NAMED} more" if len(rare) > _MAX_NAMED else ""
     outside = " outside the kept test part" if options.keep_test else ""
-    fewest = min(rare.values()) - bool(options.test_fraction)
-    fewer = f"--folds {fewest}, " if options.folds and fewest > 1 else ""
     raise ManifestError(
         f"no part may lack a class, and there are {n_parts} parts: {shown}{outside}{more}",
-        hint=f"{fewer}merge such a class with another, leave its rows out, or --stratify with another column first",
+        hint=(f"{fewer}; or " if fewer else "")
+        + "merge such a class with another, leave its rows out, or --stratify with another column first",
     )
+
+
+def _fewer_parts(most: int, n_parts: int, n_images: int, options: MakeOptions) -> str | None:
+    """Return the option that makes so few parts that each can have what it must; None where none does."""
+    if most >= n_parts:
+        return None
+    if options.folds:
+        folds = most - bool(options.test_fraction)
+        return f"--folds {folds}" if folds > 1 else None
+    fractions = "0.8,0.2" if n_images >= 5 else "0.5,0.5"  # at least an image in each
+    return f"--fractions {fractions}" if most > 1 else None
 
 
 def _no_arrangement(units: _Units, chosen: Ints, part: Ints, names: Sequence[str]) -> ManifestError:
@@ -290,22 +284,6 @@ def _no_arrangement(units: _Units, chosen: Ints, part: Ints, names: Sequence[str
         f" {', '.join(lacking[:_MAX_NAMED])}",
         hint="fewer parts, merge such a class with another, or leave its rows out",
     )
-
-
-def _val_fraction(options: MakeOptions, n_folds: int) -> float:
-    """Return the share of each fold's other folds that is its val part; 0 where there is none."""
-    if not n_folds or options.keep_test or options.test_fraction:
-        return 0.0
-    most = 1 / (n_folds - 1)
-    if options.val_fraction is None:
-        return min(DEFAULT_VAL_FRACTION, most)
-    if options.val_fraction > most + 1e-9:
-        raise UsageError(
-            f"--val {options.val_fraction:g} is too much for {n_folds} folds: an image is in the val part of one fold"
-            f" at most, so {most:.3g} is the most",
-            hint=f"--val {np.floor(most * 1000) / 1000:g}",
-        )
-    return min(options.val_fraction, most)
 
 
 def _report_parts(
@@ -374,11 +352,12 @@ def _on_replaced(manifest: Manifest, options: MakeOptions) -> list[str]:
 def _on_large(units: _Units, shares: Sequence[float]) -> list[str]:
     """Say that a unit is larger than a whole part should be."""
     images = units.strata.counts[:, [0]].toarray().ravel() * ~units.is_kept
-    wanted = min(shares) * int(images.sum())
+    # Rounded up, in whole numbers: a third of three images is one, and none of one image is larger.
+    wanted = -(-int(millionths(shares).min()) * int(images.sum()) // SHARE_UNIT)
     large = np.flatnonzero(images > wanted)
     if not len(large):
         return []
     return [
-        f"{units.grouping.counted(len(large))} with more images than the {wanted:,.0f} of the smallest part, so the"
+        f"{units.grouping.counted(len(large))} with more images than the {wanted:,} of the smallest part, so the"
         f" parts cannot all have their size: {units.grouping.named(large)}"
     ]

@@ -66,8 +66,10 @@ class MakeOptions:
 
     def _check_numbers(self) -> None:
         shown = ",".join(f"{share:g}" for share in self.fractions)
-        if not all(0 <= share <= 1 for share in self.fractions) or abs(sum(self.fractions) - 1) > 1e-6:
+        if not all(0 <= share <= 1 for share in self.fractions):
             raise UsageError(f"--fractions {shown}: they must be from 0 to 1 and add up to 1")
+        if abs(sum(self.fractions) - 1) > 1e-6:
+            raise UsageError(f"--fractions {shown}: they must add up to 1, and add up to {sum(self.fractions):.7g}")
         if not self.fractions[0]:
             raise UsageError(f"--fractions {shown}: nothing is left to train on")
         if not self.is_by_fold and not self.keep_test and not any(self.fractions[1:]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medtool.lineage import digest_of
 from medtool.manifest import Manifest
 from medtool.roles import folds_of, parts_of, roles_of
 from medtool.split.duplicates.fingerprint import VERSION
+from medtool.split.grouping import plural
 from medtool.split.make import make_split
 from medtool.split.options import AuditOptions, MakeOptions
 from medtool.split.rules.of_table import table_findings
@@ -469,7 +471,8 @@ def test_an_earlier_split_is_replaced_and_told() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"fractions": (0.5, 0.2, 0.2)}, "add up to 1"),
+        ({"fractions": (0.5, 0.2, 0.2)}, "add up to 1, and add up to 0.9"),
+        ({"fractions": (0.3333, 0.3333, 0.3333)}, "0.3333,0.3333,0.3333: they must add up to 1, and add up to 0.9999"),
         ({"fractions": (1.0, 0.0, 0.0)}, "two parts"),
         ({"fractions": (0.0, 0.5, 0.5)}, "train on"),
         ({"fractions": (float("nan"), 0.5, 0.5)}, "from 0 to 1"),
@@ -565,3 +568,92 @@ def test_the_size_of_a_part_may_be_what_is_furthest_from_ideal() -> None:
         "percentage_points": -10.0,
     }
     assert make_split(manifest_of(rows), MakeOptions(stratify=("none",))).report["largest_deviation"]["images"]["part"]
+
+
+@pytest.mark.parametrize("cell", ["nan", " ", "Unknown", "N/A"])
+def test_what_says_unknown_is_no_site(cell: str) -> None:
+    rows = [{"patient": f"P{n // 2}", "site": "xy"[n // 2 % 2], "label": "a"} for n in range(40)]
+    rows[0]["site"] = rows[1]["site"] = cell
+    with pytest.raises(ManifestError, match=r"the site is unknown for 2 of 40 images: 0\.png, 1\.png"):
+        make_split(manifest_of(rows), MakeOptions(leave_one_site_out=True))
+
+
+def test_sites_that_differ_in_spelling_only_are_told_where_they_are_folds() -> None:
+    rows = [{"patient": f"P{n}", "site": ["Rome", "rome ", "Oslo"][n % 3], "label": "a"} for n in range(40)]
+    notes = make_split(manifest_of(rows), MakeOptions(leave_one_site_out=True)).report["notes"]
+    assert any(note.startswith("site: 2 ids") and "'Rome' and 'rome '" in note for note in notes)
+    assert not any("site:" in note for note in make_split(manifest_of(rows), MakeOptions(folds=3)).report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            MakeOptions(fractions=(0.9999999, 0.0, 0.0000001)),
+            "share of 1e-07 for test makes 4e-06 of 40",
+        ),
+        (MakeOptions(fractions=(0.98, 0.02, 0.0)), "a share of 0.02 for val makes 0.8 of 40 images"),
+        (MakeOptions(folds=2, test_fraction=0.02), "--test: a share of 0.02 for test makes 0.8 of 40 images"),
+        (MakeOptions(folds=2, val_fraction=0.02), "--val: a share of 0.02 for val makes 0.8 of 40 images"),
+    ],
+)
+def test_a_share_of_less_than_an_image_is_refused_with_what_it_makes(options: MakeOptions, message: str) -> None:
+    rows = [{"patient": f"P{n}", "label": "ab"[n % 2]} for n in range(40)]
+    with pytest.raises(UsageError, match=message):
+        make_split(manifest_of(rows), options)
+
+
+def test_a_share_of_one_image_is_made() -> None:
+    rows = [{"patient": f"P{n}"} for n in range(40)]
+    assert make_split(manifest_of(rows), MakeOptions(fractions=(0.975, 0, 0.025))).manifest.counts("split") == {
+        "test": 1,
+        "train": 39,
+    }
+
+
+def test_one_image_of_three_is_not_larger_than_a_third() -> None:
+    rows = [{"patient": f"P{n}"} for n in range(3)]
+    report = make_split(manifest_of(rows), MakeOptions(folds=3, val_fraction=0)).report
+    assert not any("more images than" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "hint"),
+    [
+        (["a"], MakeOptions(), None),
+        (["aaa", "aa"], MakeOptions(), "--fractions 0.8,0.2"),
+        (["a", "a"], MakeOptions(), "--fractions 0.5,0.5"),
+        (["a", "b"], MakeOptions(), None),
+        (["a", "a", "a"], MakeOptions(folds=5), "--folds 3"),
+        (["a", "a", "a"], MakeOptions(folds=5, test_fraction=0.4), "--folds 2"),
+        (["ab", "ab", "a"], MakeOptions(folds=5), "--folds 2"),
+        (["ab", "a", "a"], MakeOptions(folds=5), None),
+    ],
+)
+def test_fewer_parts_are_only_advised_where_they_work(
+    labels: list[str], options: MakeOptions, hint: str | None
+) -> None:
+    manifest = manifest_of(patients_of(*labels))
+    with pytest.raises(ManifestError, match="cannot be shared out") as caught:
+        make_split(manifest, options)
+    assert caught.value.hint == hint
+    if hint is not None and options.folds:
+        make_split(manifest, replace(options, folds=int(hint.split()[1])))
+    elif hint is not None:
+        train, test = map(float, hint.split()[1].split(","))
+        make_split(manifest, MakeOptions(fractions=(train, 0.0, test)))
+
+
+def test_a_hold_out_of_two_parts_is_advised_for_a_class_of_two_patients() -> None:
+    manifest = manifest_of(patients_of(*["a"] * 10, "b", "b"))
+    with pytest.raises(ManifestError, match="'b' is in 2 patients") as caught:
+        make_split(manifest, MakeOptions())
+    assert str(caught.value.hint).startswith("--fractions 0.8,0.2; or merge such a class")
+    make_split(manifest, MakeOptions(fractions=(0.8, 0.0, 0.2)))
+
+
+@pytest.mark.parametrize(
+    ("noun", "many"), [("study", "studies"), ("key", "keys"), ("patient", "patients"), ("y", "ys"), ("bay", "bays")]
+)
+def test_nouns_of_columns_are_counted_as_in_english(noun: str, many: str) -> None:
+    assert (plural(noun, 1), plural(noun, 2)) == (noun, many)
