@@ -5,7 +5,8 @@ the picture shows no patient. Two kinds of copies therefore link nothing, neithe
 units of an estimate or of a new split:
 
 - **Blank images**: every pixel has one value, or the picture has no structure (as the search for duplicates measures
-  it) and the same mean colour in each of 8 × 8 parts.
+  it) and is black in each of 8 × 8 parts, or white in each. A picture that is merely dark has noise, which two
+  pictures never share, so that equal pixels are a copy.
 - **Shared frames**: a picture under more than :data:`MOST_OWNERS` patients (lesions, ...) of whom at least half of the
   images are pictures of their own. The second condition tells a slate, which stands beside the pictures of each
   patient, from ids that do not name patients: where every image or every copy has an id of its own, these have no
@@ -145,9 +146,10 @@ def ties_of(
 def blank_images(fingerprints: Fingerprints) -> Flags:
     """Return which images show nothing; files of several pages, whose pictures were not looked at, are none."""
     cells = fingerprints.colours.reshape(len(fingerprints.sha256), -1, 3)
-    is_even = (cells == cells[:, :1]).all(axis=(1, 2)) & (contrast_of(fingerprints.spectra) < LEAST_CONTRAST)
+    is_clipped = (cells == 0).all(axis=(1, 2)) | (cells == 255).all(axis=(1, 2))
     is_seen = (fingerprints.sizes > 0).all(axis=1)
-    blank: Flags = fingerprints.is_blank | (is_even & is_seen)
+    has_structure = contrast_of(fingerprints.spectra) >= LEAST_CONTRAST
+    blank: Flags = fingerprints.is_blank | (is_clipped & is_seen & ~has_structure)
     return blank
 
 
