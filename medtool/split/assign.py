@@ -5,8 +5,9 @@ wanted``, as in Pearson's chi-squared statistic; a part that lacks a class which
 
 1. Units with the same counts are alike. Of each kind of them, most are dealt out by their shares at once.
 2. The others are given one by one to the part where they cost least: units of the rarest stratum first, of these the
-   largest. When a class has only as many units left as parts still lack it, it goes to one of those.
-3. Single units are moved, then pairs swapped between parts, as long as this lowers the cost (:mod:`.improve`).
+   largest.
+3. Single units are moved, then pairs swapped between parts, as long as this lowers the cost (:mod:`.improve`). A part
+   that lacks a class comes first.
 
 All of it is done in whole numbers, and in an order that only the seed and the units themselves decide, so the result
 is the same on every machine and for every order of rows.
@@ -163,24 +164,16 @@ def _place_rest(balance: Balance, left: Ints, places: Ints) -> None:
     images = np.asarray(balance.counts.T @ balance.spread.sum(axis=1) + balance.counts.T @ left).ravel()
     rarity = np.minimum.reduceat(images[balance.counts.indices], balance.counts.indptr[:-1])
     size = balance.counts[:, [0]].toarray().ravel()
-    holders_left = balance.has.T @ left
-    is_required = np.asarray(balance.required.any(axis=0))
     weighted = balance.weights * balance.deviation
     for alike in np.lexsort((places, -size, rarity)).tolist():
         strata, own = balance.row(alike)
-        classes = strata[is_required[strata]]
         once = (balance.weights[:, strata] * (own * own * balance.scale)).sum(axis=1)
         is_forbidden = ~balance.allowed[alike]
         for _ in range(int(left[alike])):
             change = once + 2 * (weighted[:, strata] * own).sum(axis=1)
-            lacking = balance.required[:, classes] & (balance.holders[:, classes] == 0)
-            must = lacking & (lacking.sum(axis=0) >= holders_left[classes])
-            # Where a class can no longer wait, first the parts that lack it; then the least cost; then the first part.
-            order = np.lexsort((change, -must.sum(axis=1), is_forbidden))
-            part = int(order[0])
+            part = int(np.lexsort((change, is_forbidden))[0])
             balance.put(alike, part, 1)
             weighted[part, strata] = balance.weights[part, strata] * balance.deviation[part, strata]
-            holders_left[strata] -= 1
 
 
 def _of_units(spread: Ints, alike: Ints, places: Ints) -> Ints:

@@ -49,6 +49,7 @@ from medtool.split.exchange.role_table import (
 )
 
 FILE_NAME = "datalist.json"
+MAX_FOLD = 9_999  # the largest number of a fold
 _PARTS = (("training", TRAIN), ("validation", VAL), ("testing", TEST))
 # What published datalists call the parts.
 _KEYS = {
@@ -71,6 +72,10 @@ def export(manifest: Manifest, options: ExportOptions) -> Exported:
         If the manifest has no split or not that fold, or the folds are of a kind that no datalist can hold.
     """
     table = roles_in(manifest, options.fold)
+    if table.folds and max(table.folds) > MAX_FOLD:
+        raise ManifestError(
+            f"the manifest has a fold {shown(max(table.folds))}; in a datalist, {MAX_FOLD:,} is the most"
+        )
     written, fold, notes = _as_listed(manifest, table)
     paths = written_names(manifest, BY_PATH, table, read_in=(BY_PATH,))
     labels, names, said = _labels(manifest, options.label, table)
@@ -141,6 +146,7 @@ def _labels(
     )
     if source == LabelSource.MASK:
         return [cell or None for cell in cells], None, notes
+    notes.append("label is the number of a class: load_decathlon_datalist reads such a file with is_segmentation=False")
     number = {name: at for at, name in enumerate(classes)}
     return [number.get(cell) for cell in cells], classes, notes
 
@@ -252,6 +258,14 @@ def _lists_of(path: Path, document: Any) -> tuple[dict[tuple[int, int | None], _
             f"{path} has a list for each fold, such as {shown(one_fold)}, which is not read",
             hint="keep the lists of one fold, as 'training' and 'validation'",
         )
+    for code in (TRAIN, VAL, TEST):
+        keys = [shown(key) for key in known if _KEYS[key] == code]
+        if len(keys) > 1:
+            raise ManifestError(
+                f"{path} has the lists {keys[0]} and {keys[1]}, which are two names of one part; MONAI is told one of"
+                " them, and reads only that",
+                hint="keep the list that MONAI reads, and delete the other",
+            )
     lists: dict[tuple[int, int | None], _List] = {}
     for key in known:
         code, items = _KEYS[key], document[key]
@@ -292,6 +306,8 @@ def _item(path: Path, key: str, at: int, item: Any) -> tuple[list[str], int | No
     fold = item.get("fold")
     if fold is None:
         return paths, None
+    if isinstance(fold, int) and fold > MAX_FOLD:
+        raise ManifestError(f'{where}["fold"] is {shown(fold)}; {MAX_FOLD:,} is the most')
     if not isinstance(fold, int) or isinstance(fold, bool) or fold < 0:
         found = shown(fold) if isinstance(fold, str | int | float) else kind_of(fold)
         raise ManifestError(f'{where}["fold"] is {found}; it must be a whole number from 0 on')

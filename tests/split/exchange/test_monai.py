@@ -73,6 +73,7 @@ def test_a_class_is_its_number_among_the_sorted_names():
         "validation": [{"image": "images/im_002.png", "label": 1}],
     }
     assert "1 image of the split has no label: items without label" in made.notes
+    assert any("is_segmentation=False" in note for note in made.notes)
 
 
 def test_masks_come_before_classes_unless_asked_otherwise(tmp_path):
@@ -85,6 +86,9 @@ def test_masks_come_before_classes_unless_asked_otherwise(tmp_path):
     assert labels(LabelSource.AUTO) == labels(LabelSource.MASK) == ["m/0.png", "m/1.png"]
     assert labels(LabelSource.CLASS) == [0, 1]
     assert labels(LabelSource.NONE) == [None, None]
+    for source in (LabelSource.MASK, LabelSource.NONE):
+        notes = export(manifest_of(rows), ExportOptions(label=source)).notes
+        assert not any("is_segmentation" in note for note in notes)
     with pytest.raises(UsageError, match="--label mask: the manifest has no masks"):
         export(manifest_of([{"split": "train"}]), ExportOptions(label=LabelSource.MASK))
 
@@ -244,6 +248,12 @@ def test_other_lists_and_keys_are_passed_over_and_lists_said(tmp_path):
         ({"training": [{"image": "aa", "fold": 0.5}]}, r'\["fold"\] is 0.5'),
         ({"training": [{"image": "aa", "fold": True}]}, r'\["fold"\] is True'),
         ({"training": [{"image": "aa", "fold": [0]}]}, r'\["fold"\] is a list'),
+        ({"training": [{"image": "aa", "fold": 10**50}]}, r'\["fold"\] is 10+; 9,999 is the most'),
+        (
+            {"training": ["aa"], "train": ["bb"]},
+            "has the lists 'training' and 'train', which are two names of one part",
+        ),
+        ({"training": ["aa"], "testing": [], "test": ["bb"]}, "has the lists 'testing' and 'test'"),
         ({"training": [{"image": "aa", "fold": 0}], "validation": ["bb"]}, "says fold in .* and has a validation list"),
         ({"training": ["aa"], "validation_fold0": ["bb"]}, "has a list for each fold, such as 'validation_fold0'"),
         ({"training": [], "testing": []}, "names no image"),
@@ -260,10 +270,12 @@ def test_two_files_are_one_too_many(tmp_path):
         read(volumes(tmp_path), [tmp_path, tmp_path], ImportOptions())
 
 
-def test_numbers_of_folds_may_be_larger_than_any_machines(tmp_path):
-    manifest = manifest_of([{"fold": "0"}, {"fold": "123456789012345678901234567890"}], tmp_path)
+def test_numbers_of_folds_are_bounded_alike_both_ways(tmp_path):
+    manifest = manifest_of([{"fold": "0"}, {"fold": "9999"}], tmp_path)
     back = imported(tmp_path, export(manifest, ExportOptions()).files["datalist.json"].decode(), manifest)
     assert roles_by_fold(back.manifest) == roles_by_fold(manifest)
+    with pytest.raises(ManifestError, match="has a fold 10000; in a datalist, 9,999 is the most"):
+        export(manifest_of([{"fold": "0"}, {"fold": "10000"}], tmp_path), ExportOptions())
 
 
 def test_one_file_in_two_rows_with_different_roles_is_refused():

@@ -125,6 +125,16 @@ def test_numbers_of_photographs_are_not_taken_for_channels():
     assert exported(manifest_of(rows))[0] == {"train": ["IMG_0001", "IMG_0003"], "val": ["IMG_0000", "IMG_0002"]}
 
 
+@pytest.mark.parametrize("channels", [("0001", "0001"), ("0000", "0001"), ("0007", "0000")])
+def test_endings_that_do_not_count_from_0000_are_no_channels(channels):
+    rows = [
+        {"image": f"scan{case}_{channel}.png", "image_id": f"{case}", "fold": str(case)}
+        for case, channel in enumerate(channels)
+    ]
+    one, other = (f"scan{case}_{channel}" for case, channel in enumerate(channels))
+    assert exported(manifest_of(rows), naming=Naming.STEM)[0] == {"train": [other], "val": [one]}
+
+
 def test_channels_of_one_case_with_different_roles_are_refused():
     rows = [
         {"image": f"la_{case}_{channel:04}.png", "image_id": f"{case}{channel}", "fold": str(case if case else channel)}
