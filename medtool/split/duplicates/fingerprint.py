@@ -28,6 +28,7 @@ from medtool.split.duplicates import orientation as orientations
 from medtool.split.duplicates.orientation import of_exif, turn, turn_spectra
 
 if TYPE_CHECKING:
+    from medtool.images.image import ReducedImage
     from medtool.images.options import ReadOptions
 
 #: Changes whenever the fingerprint of one file may come out differently; cached ones of other versions are not used.
@@ -45,6 +46,7 @@ LEAST_PX: Final = 64
 #: Pixels of the small picture in colours, each way.
 N_COLOURS: Final = 8
 
+_MOST_KEPT_BYTES = 100_000  # of a small picture that may serve again
 _FINEST = 0.05  # grey levels; the coarsest and finest coefficients that eight bits hold are 2^11.5 apart
 _PER_OCTAVE = 11.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
@@ -71,6 +73,8 @@ class Fingerprint:
         Every pixel has one and the same value.
     note
         Why there is no picture to compare, as in a file of several pages; else empty.
+    small
+        The small picture that it was made from, where it was made just now and is not large; not kept for long.
     """
 
     sha256: str
@@ -81,6 +85,7 @@ class Fingerprint:
     colours: npt.NDArray[np.uint8]
     is_blank: bool
     note: str = ""
+    small: ReducedImage | None = None
 
 
 def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
@@ -120,6 +125,7 @@ def fingerprint_of(data: bytes, *, sha256: str, options: ReadOptions | None = No
         np.ascontiguousarray(turn_spectra(encoded(spectrum), turning)),
         np.ascontiguousarray(turn(colours, turning)),
         small.is_constant,
+        small=small if small.rgb.nbytes <= _MOST_KEPT_BYTES else None,
     )
 
 

@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,15 @@ from medtool.parallel import Outcome, WorkerDiedError, choose_workers, map_unord
 from medtool.protocols import Steps
 from medtool.split.duplicates.cache import Cache, prefix_of
 from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint, fingerprint_of
+from medtool.split.duplicates.threads import map_in_threads
+
+if TYPE_CHECKING:
+    from medtool.images.image import ReducedImage
 
 ShowSteps = Callable[[int, str], AbstractContextManager[Steps]]
 
 _BATCH = 16
+_FEW = 4000  # images: to start processes for so many takes longer than they save
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,8 @@ class Fingerprints:
         Why an image that is no problem has no picture to compare, by its place: a file of several pages.
     cache_notes
         What should be known about the cache, a line each.
+    small
+        Small pictures, by their place, that were read on the way and may serve again; not of many images.
     """
 
     sha256: list[str]
@@ -60,6 +68,7 @@ class Fingerprints:
     problems: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     cache_notes: list[str] = field(default_factory=list)
+    small: dict[int, ReducedImage] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, count: int) -> Fingerprints:
@@ -83,6 +92,8 @@ class Fingerprints:
         self.is_blank[place] = one.is_blank
         if one.note:
             self.notes[place] = one.note
+        if one.small is not None:
+            self.small[place] = one.small
 
 
 def fingerprints_of(
@@ -102,7 +113,7 @@ def fingerprints_of(
     cache
         From :func:`medtool.split.duplicates.cache.cache_path`; None keeps nothing.
     workers
-        Processes; 0 is automatic.
+        Processes; 0 is automatic, which is threads for few images.
     cluster
         Address of a Dask scheduler that does the work instead.
     steps
@@ -120,9 +131,12 @@ def fingerprints_of(
     show = steps or _unseen
     try:
         with show(len(todo), "Fingerprints") as bar:
-            for outcome in map_unordered(
-                _batch, batches, setup=partial(_known, kept.prefixes), workers=count, cluster=cluster
-            ):
+            setup = partial(_known, kept.prefixes)
+            if workers == 0 and cluster is None and len(todo) <= _FEW:
+                outcomes = map_in_threads(_batch, batches, setup=setup, threads=count)
+            else:
+                outcomes = map_unordered(_lean_batch, batches, setup=setup, workers=count, cluster=cluster)
+            for outcome in outcomes:
                 batch = batches[outcome.index]
                 for path, answer in zip(batch, _answers(outcome, batch), strict=True):
                     made = _kept_or_made(path, answer, kept)
@@ -150,6 +164,12 @@ _Answer = Fingerprint | _Hash | str
 
 def _known(prefixes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return prefixes
+
+
+def _lean_batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:
+    """Return what :func:`_batch` does without the small pictures, which would cost more to send than to read again."""
+    answers = _batch(known, paths)
+    return [replace(answer, small=None) if isinstance(answer, Fingerprint) else answer for answer in answers]
 
 
 def _batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:

@@ -67,11 +67,11 @@ def test_what_was_made_once_is_not_made_again_and_is_the_same(tmp_path, images, 
     assert_same(first, run(images, None))
 
 
-def test_worker_processes_take_from_the_cache_too(tmp_path, images):
+def test_worker_processes_and_threads_take_from_the_cache_too(tmp_path, images):
     first = run(images, tmp_path / "m.hashes")
     shards = set((tmp_path / "m.hashes").iterdir())
-    second = fingerprints_of(images, cache=tmp_path / "m.hashes", workers=2)
-    assert_same(first, second)
+    for workers in (2, 0):
+        assert_same(first, fingerprints_of(images, cache=tmp_path / "m.hashes", workers=workers))
     assert set((tmp_path / "m.hashes").iterdir()) == shards
 
 
@@ -285,3 +285,22 @@ def test_progress_is_shown_image_by_image(images):
     run(images, None, steps=steps)
     assert shown[0] == 40
     assert len(shown) == 41
+
+
+def test_threads_and_processes_make_the_same_fingerprints(images, tmp_path):
+    (tmp_path / "images" / "39.png").write_bytes(b"no image")
+    one = run(images, None)
+    two, automatic = (fingerprints_of(images, cache=None, workers=workers) for workers in (2, 0))
+    assert_same(one, two)
+    assert_same(one, automatic)
+    assert one.problems == two.problems == automatic.problems
+    assert set(one.problems) == {39}
+
+
+def test_small_pictures_serve_again_only_where_threads_made_them_and_they_are_small(tmp_path):
+    paths = [tmp_path / "a.jpg", tmp_path / "long.jpg"]
+    for path, size in zip(paths, ((1024, 768), (6400, 100)), strict=True):
+        Image.new("RGB", size, (9, 99, 200)).save(path)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path)
+    assert set(fingerprints_of(paths, cache=None).small) == {0}
+    assert set(fingerprints_of(paths, cache=None, workers=2).small) == set()

@@ -1,0 +1,60 @@
+"""A map for few items: threads start at once, where processes take a good part of a second to load their libraries.
+
+Decoders and image filters let other threads run meanwhile, so that a few threads do not wait for one another much. What
+they do not give is protection: a decoder that crashes takes everything with it. That is why many items, where the start
+does not count, go to processes (:func:`medtool.parallel.map_unordered`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Final, TypeVar
+
+from medtool.parallel import Outcome
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Context = TypeVar("Context")
+
+#: More threads than this would wait for one another.
+MOST_THREADS: Final = 4
+
+
+def map_in_threads(
+    function: Callable[[Context, Item], Result],
+    items: Sequence[Item],
+    *,
+    setup: Callable[[], Context],
+    threads: int,
+) -> Iterator[Outcome[Result]]:
+    """Yield the outcome of ``function(context, item)`` for every item, in the order in which they end.
+
+    Parameters
+    ----------
+    setup
+        Called once in each thread; what it returns is handed to every call there.
+    threads
+        1 works in this thread; more than :data:`MOST_THREADS` is as many as that.
+    """
+    own = threading.local()
+
+    def outcome(index: int) -> Outcome[Result]:
+        try:
+            if not hasattr(own, "context"):
+                own.context = setup()
+            return Outcome(index, value=function(own.context, items[index]))
+        except Exception as error:
+            return Outcome(index, error=error)
+
+    if threads <= 1:
+        yield from map(outcome, range(len(items)))
+        return
+    with ThreadPoolExecutor(min(threads, MOST_THREADS, max(1, len(items)))) as pool:
+        futures = [pool.submit(outcome, index) for index in range(len(items))]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
