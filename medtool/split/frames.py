@@ -145,11 +145,11 @@ def ties_of(
 
 def blank_images(fingerprints: Fingerprints) -> Flags:
     """Return which images show nothing; files of several pages, whose pictures were not looked at, are none."""
-    cells = fingerprints.colours.reshape(len(fingerprints.sha256), -1, 3)
-    is_clipped = (cells == 0).all(axis=(1, 2)) | (cells == 255).all(axis=(1, 2))
-    is_seen = (fingerprints.sizes > 0).all(axis=1)
-    has_structure = contrast_of(fingerprints.spectra) >= LEAST_CONTRAST
-    blank: Flags = fingerprints.is_blank | (is_clipped & is_seen & ~has_structure)
+    cells = fingerprints.colours.reshape(len(fingerprints.sha256), 8 * 8 * 3)
+    is_clipped = (cells == 0).all(axis=1) | (cells == 255).all(axis=1)
+    clipped = np.flatnonzero(is_clipped & (fingerprints.sizes > 0).all(axis=1))
+    blank = np.array(fingerprints.is_blank, bool)
+    blank[clipped] |= contrast_of(fingerprints.spectra[clipped]) < LEAST_CONTRAST
     return blank
 
 

@@ -189,6 +189,95 @@ def test_the_same_seed_gives_the_same_figures_and_rows_of_another_manifest_do_no
     assert figures_of(table, more, (0, 185), (2, 185), seed=7).as_document() == document
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["split", "fold"]))
+@settings(max_examples=10)
+def test_the_order_of_rows_changes_no_figure(seed, column):
+    labels, patients, owners = cohort(30)
+    parts = ["train", "train", "test"] if column == "split" else ["0", "1", "2"]
+    table, looks = table_of(labels, patients, parts * 30, column), looks_of(owners, noise=60.0)
+    looks.spectra[40:50] = looks.spectra[40]  # as far from every other image as one another
+    looks.colours[40:50] = looks.colours[40]
+    whole = figures_of(table, looks, (0, 10), max_scored=25).as_document()
+    order = np.random.default_rng(seed).permutation(90)
+    turned = AuditTable.of(replace(table.manifest, table=table.manifest.table[order]))
+    shuffled = Fingerprints.empty(90)
+    for name in ("sizes", "spectra", "colours"):
+        getattr(shuffled, name)[:] = getattr(looks, name)[order]
+    shuffled.sha256[:] = [looks.sha256[place] for place in order]
+    pair = sorted(np.flatnonzero((order == 0) | (order == 10)).tolist())
+    assert figures_of(turned, shuffled, (pair[0], pair[1]), max_scored=25).as_document() == whole
+
+
+def test_an_image_into_which_all_training_images_leak_is_left_out_and_is_not_wrong():
+    labels, patients, owners = cohort(20)
+    # Fold 1 trains on images of P0 alone, and the images of P0 are all that it cannot be compared with.
+    folds = ["0"] * 45 + ["1"] * 15
+    patients = ["P0"] * 15 + patients[15:45] + ["P0"] * 5 + patients[50:]
+    table = table_of(labels, patients, folds, "fold")
+    frame = table.manifest.table.with_columns(
+        pl.when((pl.col("fold") == "0") & (pl.col("patient") != "P0")).then(pl.lit("")).otherwise("fold").alias("fold")
+    )
+    figures = figures_of(AuditTable.of(replace(table.manifest, table=frame)), looks_of(owners))
+    assert figures.accuracy.n_images == 25
+    assert "5 images have only leaks to be compared with, and have no part in this" in figures.notes
+
+
+def test_where_most_images_have_only_leaks_nothing_is_estimated():
+    labels, _, owners = cohort(20)
+    one = table_of(labels, ["P"] * 60, ["train", "train", "test"] * 20)
+    figures, why = estimate(one, Duplicates((), looks_of(owners), {}))
+    assert figures is None
+    assert why == "all training images leak into 20 of 20 images to be scored"
+
+
+@pytest.mark.parametrize(("count", "is_enough"), [(4, False), (5, True)])
+def test_few_patients_give_no_interval(count, is_enough):
+    labels, _, owners = cohort(40)
+    tested = [f"Q{number % count}" for number in range(40)]
+    patients = [tested[number // 3] if number % 3 == 2 else f"P{number}" for number in range(120)]
+    table = table_of(labels, patients, ["train", "train", "test"] * 40)
+    figures, why = estimate(table, Duplicates((), looks_of(owners), {}))
+    assert (figures is not None) == is_enough
+    assert why == ("" if is_enough else "the 40 scored images are of 4 patients; 5 are needed")
+    assert not is_enough or "the intervals rest on 5 patients and may be too narrow" in figures.notes
+
+
+def test_few_leaking_patients_are_counted_and_have_no_interval_of_their_own():
+    labels, patients, owners = cohort()
+    parts = ["train", "train", "test"] * 4 + ["train"] * 111 + ["test"] * 57
+    figures = figures_of(table_of(labels, patients, parts), looks_of(owners))
+    assert (figures.leaking, figures.n_leaking) == (None, 4)
+    assert (figures.as_document()["leaking"], figures.as_document()["n_leaking"]) == (None, 4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pairs", "unit"),
+    [
+        ({"patient_id": "P{}"}, (), "patients"),
+        ({"biopsy": "P{}"}, (), "images"),
+        ({"lesion": "P{}"}, (), "lesions"),
+        ({"patient": "unknown"}, (), "images"),
+        ({"patient": "P{}"}, ((2, 5),), "groups"),
+        ({"lesion": "L{}", "patient": "P{}"}, (), "patients"),
+        ({"lesion": "L{}", "patient": ""}, (), "lesions"),
+    ],
+)
+def test_what_the_intervals_rest_on_has_a_name(columns, pairs, unit):
+    labels, _, owners = cohort()
+    rows = [
+        {
+            "image": f"{number}.png",
+            "image_id": f"i{number}",
+            "label": label,
+            "split": ["train", "train", "test"][number % 3],
+            **{name: text.format(number // 3) for name, text in columns.items() if text},
+        }
+        for number, label in enumerate(labels)
+    ]
+    figures = figures_of(AuditTable.of(Manifest.from_rows(rows, Path())), looks_of(owners), *pairs)
+    assert figures.unit == unit == figures.as_document()["unit"]
+
+
 def test_of_too_many_images_some_are_scored_and_that_is_said():
     labels, patients, owners = cohort()
     for column, parts in (("split", ["train", "train", "test"]), ("fold", ["0", "1", "2"])):
