@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -214,6 +215,30 @@ def test_copies_to_keep_together_are_those_that_show_somebody(tmp_path, shared_d
     assert any(note.startswith("6 blank images equal others") for note in copies.notes)
     by_image = copies_in(manifest, group=("none",), cache=None, workers=1)
     assert {"slate1", "slate3"} in [{ids[first], ids[second]} for first, second in by_image.joined]
+
+
+def test_a_clean_split_with_a_slate_and_a_blank_image_of_each_patient_is_left_as_it_is(medtool, tmp_path):
+    random = np.random.default_rng(3)
+    slate = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((160, 120), 3)
+    rows = []
+    for number in range(10):
+        for kind in ("a", "b", "c", "slate", "black"):
+            own = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((160, 120), 3)
+            picture = {"slate": slate, "black": Image.new("RGB", (160, 120))}.get(kind, own)
+            picture.save(tmp_path / f"{number}{kind}.png")
+            rows.append({"image": f"{number}{kind}.png", "patient": f"P{number}", "split": PARTS[number % len(PARTS)]})
+    manifest, fixed = tmp_path / "m.csv", tmp_path / "fixed.csv"
+    pl.DataFrame(rows).write_csv(manifest)
+    options = ("--workers", "1", "--fail-on", "high", "--json")
+    ended = medtool("split", "audit", manifest, "--fix", fixed, *options)
+    document = json.loads(ended.out)
+    assert ended.code == 0
+    assert {one["code"] for one in document["findings"] if one["severity"] != "low"} == {"D207"}
+    assert document["repair"]["moves"] == []
+    assert "1 picture is shared by many patients and does not keep them together" in document["notes"]
+    split = medtool("split", "make", manifest, "--keep-duplicates-together", "--workers", "1", "--stratify", "none")
+    assert "0 pairs of copies are kept together" in split.err
+    assert "1 picture is shared by many patients" in split.err
 
 
 def test_what_is_grouped_by_has_a_name():

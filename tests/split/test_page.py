@@ -381,6 +381,7 @@ def inflation(**changes: Any) -> dict[str, Any]:
         "leaking": comparison(0.9, 0.2, 80),
         "scored": "test",
         "n_patients": 300,
+        "unit": "lesions",
         "n_leaking": 80,
         "n_left_out": 95,
         "resamples": 2000,
@@ -402,7 +403,7 @@ def test_the_inflation_is_told_by_class_first_with_numbers_and_intervals() -> No
     page = Reading(page_of(document(inflation=inflation())))
     assert page.tags["svg"] == 1
     for text in (
-        "400 images of 300 patients (test)",
+        "400 images of 300 lesions (test)",
         "Something leaks into 80 images.",
         "mel 90 0.600 0.300 +0.300 +0.200 to +0.400 +0.010 <nv> 310",
         "mean of the classes 400 0.700 0.400",
