@@ -80,6 +80,21 @@ class Frame:
         slants = abs(self.matrix[[0, 1], [1, 0]])
         return bool(low <= self.width <= high and low <= self.height <= high and slants.max() <= _MOST_SLANT)
 
+    @property
+    def displacement(self) -> float:
+        """Distance by which a corner lies from the larger picture's corner at most, along either axis."""
+        return float((abs(self.centre - 0.5) + abs(self.matrix - np.eye(2)).sum(axis=1) / 2).max())
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Share of the larger picture's area that the smaller shows, and of the smaller's that the larger shows."""
+        of_larger, of_smaller = 1.0, 1.0
+        for centre, length in zip(self.centre.tolist(), np.diag(self.matrix).tolist(), strict=True):
+            common = max(0.0, min(1.0, centre + length / 2) - max(0.0, centre - length / 2))
+            of_larger *= common
+            of_smaller *= common / length
+        return of_larger, of_smaller
+
     def within(self, side: int, *, margin_px: int) -> tuple[slice, slice] | None:
         """Return the rows and columns of the smaller picture that lie within the larger; None if too few.
 

@@ -4,7 +4,9 @@ Two pictures of one kind of thing share their outline, not their grain: the line
 cells. So both are laid on one another to a fraction of a pixel (:mod:`medtool.split.duplicates.alignment`), and the
 correlation of their fine detail is taken around each point. What compression may have changed is allowed for: its noise
 has about the same strength in every picture, so detail that is hardly stronger may disagree, and strong detail may not.
-The pair is one picture if all but a fifth of it agrees; a fifth may be hidden under writing or a ruler. How this was
+The pair is one picture if all but a fifth of it agrees; a fifth may be hidden under writing or a ruler. Strong
+compression adds more noise, and takes faint detail away; more is allowed for only where one file says that it was
+compressed so and both show the same view, to a pixel or two, as two photographs hardly ever do. How this was
 chosen and how good it is: docs/explanation/duplicates.md.
 """
 
@@ -19,9 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from medtool.images.image import ReducedImage
 from medtool.images.options import ReadOptions
 from medtool.images.reader import read_bytes, read_image, reduced
 from medtool.split.duplicates.alignment import SIDE, Frame, Grey, Square, aligned, band, common
+from medtool.split.duplicates.compression import jpeg_step
 from medtool.split.duplicates.orientation import NAMES, TRANSPOSED, inverse, of_exif
 from medtool.split.duplicates.pairs import Kind
 
@@ -35,7 +39,16 @@ _EVERY_PX = 4  # windows overlap; so many pixels lie between the middles of two 
 _MAY_DISAGREE = 20.0  # per cent of the windows
 _LEAST_WINDOWS = 0.05  # of all must have detail
 _NOISE = (0.1, 4.0)  # grey levels squared: of the least and the most noise that is allowed for
+_MORE_NOISE = (1.0, 3.0, 8.0)  # times as much, tried in turn; the latter two as said above
+_COARSE_STEP = 85.0  # mean step of a JPEG file's brightness; quality 33 of the usual tables
+_MOST_NOISE = 8.0  # grey levels squared: more, and neighbouring slices of a volume would be one picture
+_SAME_VIEW_PX = 2.0  # of the square, at the corners of its frame
 _STRONG = 16.0  # times the noise: detail that cannot have been lost
+
+_CLIPPED = (4.0, 251.0)  # grey levels; means of pixels at 0 or 255 and of some that are not quite there
+_LEAST_CLIPPED = 0.005  # of the pixels, below which nothing is left out
+_LEAST_INSIDE = 0.1  # of the pixels, from which the change of the tones is known
+_LEAST_SEEN = 0.25  # of a window's pixels
 
 _SAME_SIZE = 0.015  # scales and shares nearer to 1 than this are 1
 _SAME_CONTRAST = 0.08
@@ -63,6 +76,8 @@ class Picture:
         Such as ``JPEG``.
     exif
         Orientation in which the file stores it, 1 to 8.
+    step
+        To which a JPEG file rounds its waves, on average, in grey levels; 0 for other files.
     """
 
     path: Path
@@ -71,6 +86,7 @@ class Picture:
     width: int
     format: str
     exif: int
+    step: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +99,10 @@ class Verdict:
         Equal pixels, or nearly equal pictures. Equal bytes are not looked for here.
     similarity
         From :data:`LEAST_SIMILARITY` to 1: correlation of the detail, noise of compression allowed for, that four
-        fifths of the common part reach.
+        fifths of the common part reach. Nearly 1 for most copies; how far below 1 means little.
     alteration
-        What was done to the one that shows less, or to the second; empty for equal pixels.
+        What makes the second of the first; "first cropped" where the first lacks what the second shows; empty for
+        equal pixels.
     """
 
     kind: Kind
@@ -93,19 +110,26 @@ class Verdict:
     alteration: str
 
 
-def picture_of(path: Path, options: ReadOptions | None = None) -> Picture:
+def picture_of(path: Path, options: ReadOptions | None = None, *, small: ReducedImage | None = None) -> Picture:
     """Read what is needed of an image; of a JPEG file a reduced copy.
+
+    Parameters
+    ----------
+    small
+        A small copy that was read before. It serves if it is the one that would be read.
 
     Raises
     ------
     ImageError
         As :func:`medtool.images.read_image`.
     """
-    small = reduced(read_bytes(path, options), least_px=_LEAST_PX, options=options)
+    if small is None or (small.step > 1 and min(small.size) < small.step * _LEAST_PX):
+        data = read_bytes(path, options)
+    small = reduced(data, least_px=_LEAST_PX, options=options)
     turning = of_exif(small.orientation)
     height, width = small.size[::-1] if turning & TRANSPOSED else small.size
     square = Square.of(cv2.cvtColor(small.rgb, cv2.COLOR_RGB2GRAY)).turned(turning)
-    return Picture(path, square, height, width, small.format, small.orientation)
+    return Picture(path, square, height, width, small.format, small.orientation, jpeg_step(data))
 
 
 def verify(
@@ -144,25 +168,69 @@ def verify(
     if frame is None or shown is None:
         return None
     side_px = min(height, width, larger.height * frame.height, larger.width * frame.width)
-    windows = window_similarities(*shown, noise=float(np.clip((SIDE / side_px) ** 2, *_NOISE)))
-    if windows is None:
+    noise = float(np.clip((SIDE / side_px) ** 2, *_NOISE))
+    is_coarse = max(first.step, second.step) >= _COARSE_STEP and frame.displacement * SIDE <= _SAME_VIEW_PX
+    seen = unclipped(*shown)
+    for more in _MORE_NOISE if is_coarse else _MORE_NOISE[:1]:
+        windows = window_similarities(*shown, noise=min(more * noise, _MOST_NOISE), seen=seen)
+        if windows is not None and np.percentile(windows, _MAY_DISAGREE) >= LEAST_SIMILARITY:
+            break
+    else:
         return None
     similarity = float(np.percentile(windows, _MAY_DISAGREE))
-    if similarity < LEAST_SIMILARITY:
-        return None
-    scales = width / (larger.width * frame.width), height / (larger.height * frame.height)
+    across, down = width / (larger.width * frame.width), height / (larger.height * frame.height)
+    shares = frame.shares
+    if is_second_larger:
+        across, down, shares = 1 / across, 1 / down, shares[::-1]
+    elif turning & TRANSPOSED:
+        across, down = down, across
     words = [
-        NAMES[inverse(turning)],
+        NAMES[inverse(orientation)],
         _turn_in_words(frame, larger),
-        _crop_in_words(frame),
-        _scale_in_words(*scales),
+        _crop_in_words(*shares),
+        _scale_in_words(across, down),
         _light_in_words(*shown),
         _rest_in_words(windows),
     ]
     return Verdict(Kind.NEAR, similarity, ", ".join(word for word in words if word) or "small changes of its pixels")
 
 
-def window_similarities(one: Grey, other: Grey, *, noise: float) -> npt.NDArray[np.float32] | None:
+def unclipped(one: Grey, other: Grey) -> Grey | None:
+    """Return where neither of two aligned pictures lost detail to black or white that the other still has.
+
+    Brightening turns the lightest tones to white. Whatever is white in the one must be light in the other, as the
+    change of the other tones foretells; a white label on dark skin is no lost detail.
+
+    Returns
+    -------
+    npt.NDArray[np.float32] | None
+        1 where it is so, else 0; None if that is nearly everywhere, or the change of tones cannot be told.
+    """
+    low, high = _CLIPPED
+    is_low, is_high = (one <= low, other <= low), (one >= high, other >= high)
+    differs = (is_low[0] ^ is_low[1]) | (is_high[0] ^ is_high[1])
+    inside = ~(is_low[0] | is_low[1] | is_high[0] | is_high[1])
+    if differs.mean() < _LEAST_CLIPPED or inside.mean() < _LEAST_INSIDE:
+        return None
+    tones, other_tones = one[inside], other[inside]
+    gain = float(tones.std() / max(float(other_tones.std()), 1e-3))
+    foretold = gain * (other - other_tones.mean()) + tones.mean()
+    other_foretold = (one - tones.mean()) / max(gain, 1e-3) + other_tones.mean()
+    is_lost = differs & (
+        (is_low[0] & (foretold <= low))
+        | (is_high[0] & (foretold >= high))
+        | (is_low[1] & (other_foretold <= low))
+        | (is_high[1] & (other_foretold >= high))
+    )
+    if is_lost.mean() < _LEAST_CLIPPED:
+        return None
+    # A pixel of the square beside lost ones is partly lost itself.
+    return np.asarray(1 - cv2.dilate(is_lost.astype(np.float32), np.ones((3, 3), np.uint8)), np.float32)
+
+
+def window_similarities(
+    one: Grey, other: Grey, *, noise: float, seen: Grey | None = None
+) -> npt.NDArray[np.float32] | None:
     """Return how alike the detail of two aligned pictures is in each window that has any, at most 1.
 
     Parameters
@@ -171,20 +239,27 @@ def window_similarities(one: Grey, other: Grey, *, noise: float) -> npt.NDArray[
         Of one shape, in grey levels.
     noise
         Mean square, in grey levels, of what compression may have added to either in the band that is compared.
+    seen
+        1 where both are to be compared, 0 elsewhere; None is everywhere.
 
     Returns
     -------
     npt.NDArray[np.float32] | None
         Shape ``(n,)``; None if too few windows have detail.
     """
-    detail = band(one, _FINE_PX, 2 * _FINE_PX)
-    other_detail = band(other, _FINE_PX, 2 * _FINE_PX)
-    power, other_power = _means(detail * detail), _means(other_detail * other_detail)
-    correlation = _means(detail * other_detail) / np.sqrt(np.maximum(power * other_power, 1e-12))
+    detail, other_detail = _detail(one, seen), _detail(other, seen)
+    powers = [_means(product, seen) for product in (detail * detail, other_detail * other_detail)]
+    products = _means(detail * other_detail, seen)
+    n_windows = products.size
+    if seen is not None:
+        is_looked_at = _means(seen) >= _LEAST_SEEN
+        powers, products = [power[is_looked_at] for power in powers], products[is_looked_at]
+    power, other_power = powers
+    correlation = products / np.sqrt(np.maximum(power * other_power, 1e-12))
     weaker, stronger = np.minimum(power, other_power), np.maximum(power, other_power)
     has_detail = weaker > noise / 4
     is_one_sided = ~has_detail & (stronger > _STRONG * noise)
-    if has_detail.sum() + is_one_sided.sum() < _LEAST_WINDOWS * weaker.size:
+    if has_detail.sum() + is_one_sided.sum() < _LEAST_WINDOWS * n_windows:
         return None
     # Of two pictures that differ by noise only, the correlation is that of the weaker with itself plus the noise.
     expected = 1 / np.sqrt(1 + noise / weaker[has_detail])
@@ -192,9 +267,22 @@ def window_similarities(one: Grey, other: Grey, *, noise: float) -> npt.NDArray[
     return np.concatenate((found, np.zeros(int(is_one_sided.sum()), np.float32))).astype(np.float32)
 
 
-def _means(values: Grey) -> Grey:
+def _detail(grey: Grey, seen: Grey | None) -> Grey:
+    if seen is None:
+        return band(grey, _FINE_PX, 2 * _FINE_PX)
+    # Each deviation's mean is that of the pixels that are seen, so that the edge of what is not is no detail.
+    fine, coarse = (
+        cv2.GaussianBlur(grey * seen, (0, 0), px) / np.maximum(cv2.GaussianBlur(seen, (0, 0), px), 1e-3)
+        for px in (_FINE_PX, 2 * _FINE_PX)
+    )
+    return np.asarray((fine - coarse) * seen, np.float32)
+
+
+def _means(values: Grey, seen: Grey | None = None) -> Grey:
+    """Return the means in windows; of what is zero where it is not seen, those of the rest."""
     found = np.asarray(cv2.boxFilter(values, -1, (_WINDOW_PX, _WINDOW_PX), borderType=cv2.BORDER_REFLECT), np.float32)
-    return found[_EVERY_PX // 2 :: _EVERY_PX, _EVERY_PX // 2 :: _EVERY_PX]
+    found = found[_EVERY_PX // 2 :: _EVERY_PX, _EVERY_PX // 2 :: _EVERY_PX]
+    return found if seen is None else np.asarray(found / np.maximum(_means(seen), 1e-3), np.float32)
 
 
 def has_equal_pixels(one: Path, other: Path) -> bool:
@@ -237,12 +325,14 @@ def _turn_in_words(frame: Frame, larger: Picture) -> str:
     return f"turned by {abs(degrees):.0f}°" if abs(degrees) >= _LEAST_TURN_DEG else ""
 
 
-def _crop_in_words(frame: Frame) -> str:
-    share = min(frame.width, 1) * min(frame.height, 1)
-    return f"cropped to {share:.0%}" if share < 1 - _SAME_SIZE else ""
+def _crop_in_words(of_first: float, of_second: float) -> str:
+    """Say what is left, from the share of the first's area that the second shows, and the other way round."""
+    names = [("", of_first), ("first ", of_second)]
+    return ", ".join(f"{name}cropped to {share:.0%} of the area" for name, share in names if share < 1 - _SAME_SIZE)
 
 
 def _scale_in_words(across: float, down: float) -> str:
+    """Say how many pixels of the second lie along one of the first; across and down are those of the second."""
     if abs(across / down - 1) > 2 * _SAME_SIZE:
         return f"resized ×{across:.2f} across and ×{down:.2f} down"
     scale = float(np.sqrt(across * down))
