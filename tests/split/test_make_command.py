@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from medtool.errors import OutputError
 from medtool.manifest import read_manifest, write_manifest
 from medtool.roles import roles_of
 from medtool.split import make_files
+from medtool.split.duplicates.fingerprints import Fingerprints
+from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.make import make_split
 from medtool.split.make_files import Files, write_split
 from medtool.split.options import MakeOptions
@@ -242,8 +243,8 @@ def test_duplicates_are_kept_together_and_what_cannot_be_looked_at_is_named(
 
     def find(paths: Sequence[Path | None], **options: Any) -> Any:
         asked.update(options, paths=paths)
-        pairs = tuple(SimpleNamespace(first=n, second=n + 1) for n in range(0, 22, 2))
-        return SimpleNamespace(pairs=pairs, problems={5: "not an image"}, notes=("a note",), fingerprints=None)
+        pairs = tuple(DuplicatePair(n, n + 1, Kind.NEAR, 0.98, "") for n in range(0, 22, 2))
+        return Duplicates(pairs, Fingerprints.empty(24), {5: "not an image"}, ("a note",))
 
     monkeypatch.setattr("medtool.split.duplicates.search.find_duplicates", find)
     (pictures.parent / "23.png").unlink()
