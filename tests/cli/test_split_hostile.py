@@ -312,7 +312,7 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_change_nothing(medtool: 
         (folder / "manifest.csv").write_bytes(data)
         ended = medtool("split", "audit", folder / "manifest.csv", "--no-images", "--json")
         assert ended.code == 3
-        said.append({**json.loads(ended.out), "manifest": "", "manifest_sha256": ""})
+        said.append({**json.loads(ended.out.replace(str(folder), "")), "manifest_sha256": ""})
         assert medtool("split", "make", folder / "manifest.csv").code == 0
         assert (folder / "manifest-split.csv").read_bytes() == (tmp_path / "0" / "manifest-split.csv").read_bytes()
     assert said[0] == said[1] == said[2]
