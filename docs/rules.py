@@ -14,8 +14,9 @@ Written by `python docs/rules.py` from the rules themselves. What each severity 
 
 The severity is the usual one. It is another where the case is milder or worse than usual:
 
-- low: G103 within one part, D201 within one part, F302 for train and test without val, F304 for unequal folds and unused
-  rows, C402 where the column is late by its name alone, G104 where it was said that every image is of somebody else;
+- low: G103 within one part, D201 within one part, F302 for train and test without val, F304 for unequal folds and
+  unused rows, C402 where the column is late by its name alone, G104 where it was said that every image is of somebody
+  else;
 - medium: G104 where nobody is known, R502 where only the id is the same and the bytes are not known;
 - high: C401 from Cramér's V 0.5 on.
 

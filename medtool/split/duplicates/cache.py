@@ -262,11 +262,15 @@ def _checksums(rows: Rows) -> npt.NDArray[np.uint32]:
 
 
 def _packed(fingerprints: list[Fingerprint]) -> Rows:
-    rows = np.zeros(len(fingerprints), _ROW)
-    for row, one in zip(rows, fingerprints, strict=True):
-        row["sha256"] = np.frombuffer(bytes.fromhex(one.sha256), np.uint8)
-        row["width"], row["height"], row["format"] = one.width, one.height, one.format.encode()
-        row["is_blank"], row["spectrum"], row["colours"] = one.is_blank, one.spectrum.ravel(), one.colours.ravel()
+    count = len(fingerprints)
+    rows = np.zeros(count, _ROW)
+    rows["sha256"] = np.frombuffer(bytes.fromhex("".join(one.sha256 for one in fingerprints)), np.uint8).reshape(-1, 32)
+    rows["width"] = [one.width for one in fingerprints]
+    rows["height"] = [one.height for one in fingerprints]
+    rows["format"] = [one.format.encode() for one in fingerprints]
+    rows["is_blank"] = [one.is_blank for one in fingerprints]
+    rows["spectrum"] = np.array([one.spectrum for one in fingerprints], np.int8).reshape(count, -1)
+    rows["colours"] = np.array([one.colours for one in fingerprints], np.uint8).reshape(count, -1)
     return rows
 
 

@@ -26,9 +26,9 @@ from medtool.errors import SeveralPagesError
 from medtool.images.reader import read_bytes, reduced
 from medtool.split.duplicates import orientation as orientations
 from medtool.split.duplicates.orientation import of_exif, turn, turn_spectra
+from medtool.split.duplicates.small import SmallPicture, is_small_picture
 
 if TYPE_CHECKING:
-    from medtool.images.image import ReducedImage
     from medtool.images.options import ReadOptions
 
 #: Changes whenever the fingerprint of one file may come out differently; cached ones of other versions are not used.
@@ -46,7 +46,7 @@ LEAST_PX: Final = 64
 #: Pixels of the small picture in colours, each way.
 N_COLOURS: Final = 8
 
-_MOST_KEPT_BYTES = 100_000  # of a small picture that may serve again
+_MOST_KEPT_BYTES = 40_000  # of a small picture that may serve again
 _FINEST = 0.05  # grey levels; the coarsest and finest coefficients that eight bits hold are 2^11.5 apart
 _PER_OCTAVE = 11.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
@@ -74,7 +74,7 @@ class Fingerprint:
     note
         Why there is no picture to compare, as in a file of several pages; else empty.
     small
-        The small picture that it was made from, where it was made just now and is not large; not kept for long.
+        The picture to compare on pixels, where the fingerprint was made just now and that is not large.
     """
 
     sha256: str
@@ -85,7 +85,7 @@ class Fingerprint:
     colours: npt.NDArray[np.uint8]
     is_blank: bool
     note: str = ""
-    small: ReducedImage | None = None
+    small: SmallPicture | None = None
 
 
 def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
@@ -117,6 +117,7 @@ def fingerprint_of(data: bytes, *, sha256: str, options: ReadOptions | None = No
     spectrum, colours = spectrum_of(small.rgb, size=small.size, step=small.step)
     if turning & orientations.TRANSPOSED:
         height, width = width, height
+    n_bytes = small.rgb.shape[0] * small.rgb.shape[1]
     return Fingerprint(
         sha256,
         width,
@@ -125,7 +126,7 @@ def fingerprint_of(data: bytes, *, sha256: str, options: ReadOptions | None = No
         np.ascontiguousarray(turn_spectra(encoded(spectrum), turning)),
         np.ascontiguousarray(turn(colours, turning)),
         small.is_constant,
-        small=small if small.rgb.nbytes <= _MOST_KEPT_BYTES else None,
+        small=SmallPicture.of(small, data) if is_small_picture(small) and n_bytes <= _MOST_KEPT_BYTES else None,
     )
 
 

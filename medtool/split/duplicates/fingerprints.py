@@ -23,12 +23,13 @@ from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint
 from medtool.split.duplicates.threads import map_in_threads
 
 if TYPE_CHECKING:
-    from medtool.images.image import ReducedImage
+    from medtool.split.duplicates.small import SmallPicture
 
 ShowSteps = Callable[[int, str], AbstractContextManager[Steps]]
 
 _BATCH = 16
-_FEW = 4000  # images: to start processes for so many takes longer than they save
+_FEW = 600  # images: to start processes for so many takes longer than they save
+_MOST_KEPT = 8000  # small pictures, about 12 kB each
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Fingerprints:
     problems: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     cache_notes: list[str] = field(default_factory=list)
-    small: dict[int, ReducedImage] = field(default_factory=dict)
+    small: dict[int, SmallPicture] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, count: int) -> Fingerprints:
@@ -132,10 +133,11 @@ def fingerprints_of(
     try:
         with show(len(todo), "Fingerprints") as bar:
             setup = partial(_known, kept.prefixes)
+            work = _batch if cluster is None and len(todo) <= _MOST_KEPT else _lean_batch
             if workers == 0 and cluster is None and len(todo) <= _FEW:
-                outcomes = map_in_threads(_batch, batches, setup=setup, threads=count)
+                outcomes = map_in_threads(work, batches, setup=setup, threads=count)
             else:
-                outcomes = map_unordered(_lean_batch, batches, setup=setup, workers=count, cluster=cluster)
+                outcomes = map_unordered(work, batches, setup=setup, workers=count, cluster=cluster)
             for outcome in outcomes:
                 batch = batches[outcome.index]
                 for path, answer in zip(batch, _answers(outcome, batch), strict=True):
@@ -167,7 +169,7 @@ def _known(prefixes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _lean_batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:
-    """Return what :func:`_batch` does without the small pictures, which would cost more to send than to read again."""
+    """Return what :func:`_batch` does without the small pictures."""
     answers = _batch(known, paths)
     return [replace(answer, small=None) if isinstance(answer, Fingerprint) else answer for answer in answers]
 

@@ -116,7 +116,7 @@ def iter_close_pairs(hashes: Words, *, radius: int) -> Iterator[Pairs]:
 def _pairs(groups: _Groups, radius: int) -> Iterator[Pairs]:
     for entry, offset in _counted(groups.ranks):
         yield _ordered(groups.members[entry], groups.members[entry - 1 - offset], np.zeros(len(entry), np.uint8))
-    for first, second, distance in _joined(groups.words, None, radius):
+    for first, second, distance in _merged(_joined(groups.words, None, radius)):
         for one, other, bits in _expanded(first, second, distance, groups, groups):
             yield _ordered(one, other, bits)
 
@@ -131,7 +131,7 @@ def iter_close_matches(queries: Words, index: Words, *, radius: int) -> Iterator
 def _matches(asked: _Groups, known: _Groups, radius: int) -> Iterator[Pairs]:
     is_swapped = len(asked.words) > len(known.words)
     few, many = (known, asked) if is_swapped else (asked, known)
-    for probe, shelf, distance in _joined(few.words, many.words, radius):
+    for probe, shelf, distance in _merged(_joined(few.words, many.words, radius)):
         query, place = (shelf, probe) if is_swapped else (probe, shelf)
         yield from _expanded(query, place, distance, asked, known)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from medtool.errors import reason_of
+from medtool.errors import MedtoolError, reason_of
 from medtool.parallel import WorkerDiedError, choose_workers, map_unordered
 from medtool.protocols import Steps
 from medtool.split.duplicates.candidates import LEAST_CONTRAST, Candidates, candidate_pairs, contrast_of
 from medtool.split.duplicates.fingerprints import Fingerprints, ShowSteps, fingerprints_of
 from medtool.split.duplicates.links import Links
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
+from medtool.split.duplicates.small import SmallPicture
+from medtool.split.duplicates.threads import map_in_threads
 from medtool.split.duplicates.verification import Picture, Verdict, picture_of, pixel_digest, verify
 
 _BATCH: Final = 16
+_FEW: Final = 200  # pairs: to start processes for so many takes longer than they save
 _PICTURES_KEPT: Final = 128  # by each worker, about 150 kB each
 
 Item = TypeVar("Item")
@@ -47,7 +50,7 @@ def find_duplicates(
     cache
         From :func:`medtool.split.duplicates.cache.cache_path`; None keeps no fingerprints.
     workers
-        Processes; 0 is automatic.
+        Processes; 0 is automatic, which is threads for few images.
     cluster
         Address of a Dask scheduler that does the work instead.
     steps
@@ -61,18 +64,21 @@ def find_duplicates(
     likely = _without_equal_bytes(likely, fingerprints, found)
     likely = _without_equal_pixels(likely, fingerprints, found, crew)
     # Pairs that link new images first; what these link already is then left out, so that many copies cost little.
+    small = fingerprints.small
     trial = found.links.copy()
     is_new = [trial.join(pair.first, pair.second) for pair in likely]
-    _look([pair for pair, new in zip(likely, is_new, strict=True) if new], found, crew)
+    _look([pair for pair, new in zip(likely, is_new, strict=True) if new], small, found, crew)
     _look(
         [
             pair
             for pair, new in zip(likely, is_new, strict=True)
             if not new and not found.links.are_linked(pair.first, pair.second)
         ],
+        small,
         found,
         crew,
     )
+    small.clear()
     pairs = sorted(found.pairs, key=lambda pair: (pair.first, pair.second))
     problems = {**found.problems, **fingerprints.problems}
     notes = (*fingerprints.cache_notes, *_notes_on_pages(fingerprints), *candidates.notes, *found.notes)
@@ -126,6 +132,10 @@ class _Crew:
     cluster: str | None
     show: ShowSteps
 
+    def has_few(self, items: Sequence[object]) -> bool:
+        """Tell whether these are best done by threads: they are done before processes would have started."""
+        return self.workers == 0 and self.cluster is None and len(items) <= _FEW
+
     def answers(
         self,
         function: Callable[[Context, list[Item]], list[Answer]],
@@ -138,7 +148,11 @@ class _Crew:
         batches = [list(items[start : start + _BATCH]) for start in range(0, len(items), _BATCH)]
         count = choose_workers(self.workers, items=len(batches))
         with self.show(len(items), label) as bar:
-            for outcome in map_unordered(function, batches, setup=setup, workers=count, cluster=self.cluster):
+            if self.has_few(items):
+                outcomes = map_in_threads(function, batches, setup=setup, threads=count)
+            else:
+                outcomes = map_unordered(function, batches, setup=setup, workers=count, cluster=self.cluster)
+            for outcome in outcomes:
                 batch = batches[outcome.index]
                 given: Sequence[Answer | BaseException]
                 if isinstance(outcome.error, WorkerDiedError):
@@ -229,11 +243,19 @@ def _without_equal_pixels(
     return [pair for pair in left if not found.links.are_linked(pair.first, pair.second)]
 
 
-def _look(pairs: list[_Likely], found: _Found, crew: _Crew) -> None:
-    """Compare pairs on pixels and report those that show the same picture."""
+def _look(pairs: list[_Likely], small: Mapping[int, SmallPicture], found: _Found, crew: _Crew) -> None:
+    """Compare pairs on pixels and report those that show the same picture.
+
+    Parameters
+    ----------
+    small
+        What was read of the images before, by their place.
+    """
     # Ordered by the first image, so that what was read of it serves for several pairs.
     ordered = sorted(pairs, key=lambda pair: (pair.first, pair.second))
-    for pair, answer in crew.answers(_verdicts, ordered, setup=_Pictures, label="Likely duplicates"):
+    tasks = [_Task(pair, small.get(pair.first), small.get(pair.second)) for pair in ordered]
+    for task, answer in crew.answers(_verdicts, tasks, setup=_Pictures, label="Likely duplicates"):
+        pair = task.pair
         if isinstance(answer, Verdict):
             found.add(pair.first, pair.second, answer)
         elif isinstance(answer, _Unread):
@@ -245,14 +267,23 @@ def _look(pairs: list[_Likely], found: _Found, crew: _Crew) -> None:
     found.notes.sort()
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A pair to look at, and what was read of its images before."""
+
+    pair: _Likely
+    first: SmallPicture | None
+    second: SmallPicture | None
+
+
 class _Pictures:
-    """The pictures that a worker read last."""
+    """The pictures that a worker made last."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Path, Picture] = OrderedDict()
 
-    def get(self, path: Path) -> Picture:
-        picture = self._kept.pop(path, None) or picture_of(path)
+    def get(self, path: Path, small: SmallPicture | None) -> Picture:
+        picture = self._kept.pop(path, None) or picture_of(path, small=small)
         self._kept[path] = picture
         while len(self._kept) > _PICTURES_KEPT:
             self._kept.popitem(last=False)
@@ -268,23 +299,24 @@ def _digests(_: None, items: list[tuple[int, Path]]) -> list[bytes | _Unread]:
     for place, path in items:
         try:
             answers.append(pixel_digest(path))
-        except Exception as error:
+        except (MedtoolError, OSError, MemoryError) as error:
             answers.append(_Unread(place, reason_of(error)))
     return answers
 
 
-def _verdicts(pictures: _Pictures, pairs: list[_Likely]) -> list[Verdict | _Unread | None]:
-    return [_verdict(pictures, pair) for pair in pairs]
+def _verdicts(pictures: _Pictures, tasks: list[_Task]) -> list[Verdict | _Unread | None]:
+    return [_verdict(pictures, task) for task in tasks]
 
 
-def _verdict(pictures: _Pictures, pair: _Likely) -> Verdict | _Unread | None:
+def _verdict(pictures: _Pictures, task: _Task) -> Verdict | _Unread | None:
+    pair = task.pair
     place = pair.first
     try:
-        first = pictures.get(pair.first_path)
+        first = pictures.get(pair.first_path, task.first)
         place = pair.second
-        second = pictures.get(pair.second_path)
+        second = pictures.get(pair.second_path, task.second)
         return verify(first, second, pair.orientation, cut=pair.cut, is_second_larger=pair.is_second_larger)
-    except Exception as error:
+    except (MedtoolError, OSError, MemoryError) as error:
         return _Unread(place, reason_of(error))
 
 

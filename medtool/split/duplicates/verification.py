@@ -21,23 +21,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from medtool.images.image import ReducedImage
 from medtool.images.options import ReadOptions
 from medtool.images.reader import read_bytes, read_image, reduced
 from medtool.split.duplicates.alignment import SIDE, Frame, Grey, Square, aligned, band, common
-from medtool.split.duplicates.compression import jpeg_step
 from medtool.split.duplicates.orientation import NAMES, TRANSPOSED, inverse, of_exif
 from medtool.split.duplicates.pairs import Kind
+from medtool.split.duplicates.small import LEAST_PX, SmallPicture
 
 #: Least similarity of two images that show the same picture.
 LEAST_SIMILARITY: Final = 0.95
 
-_LEAST_PX = 96  # of the shorter side are read; more tells little more
 _FINE_PX = 1.5  # of the square: the detail that is compared lies between this deviation and twice it
 _WINDOW_PX = 13
 _EVERY_PX = 4  # windows overlap; so many pixels lie between the middles of two that are looked at
-_MAY_DISAGREE = 20.0  # per cent of the windows
-_LEAST_WINDOWS = 0.05  # of all must have detail
+_MAY_DISAGREE = 0.2  # of the windows
+_LEAST_WINDOWS = 0.02  # of all must have detail
 _NOISE = (0.1, 4.0)  # grey levels squared: of the least and the most noise that is allowed for
 _MORE_NOISE = (1.0, 3.0, 8.0)  # times as much, tried in turn; the latter two as said above
 _COARSE_STEP = 85.0  # mean step of a JPEG file's brightness; quality 33 of the usual tables
@@ -110,26 +108,27 @@ class Verdict:
     alteration: str
 
 
-def picture_of(path: Path, options: ReadOptions | None = None, *, small: ReducedImage | None = None) -> Picture:
-    """Read what is needed of an image; of a JPEG file a reduced copy.
+def picture_of(path: Path, options: ReadOptions | None = None, *, small: SmallPicture | None = None) -> Picture:
+    """Return what is compared of an image; a JPEG file is decoded at a reduced size.
 
     Parameters
     ----------
     small
-        A small copy that was read before. It serves if it is the one that would be read.
+        What was read of it before; the file is then not read.
 
     Raises
     ------
     ImageError
         As :func:`medtool.images.read_image`.
     """
-    if small is None or (small.step > 1 and min(small.size) < small.step * _LEAST_PX):
+    if small is None:
         data = read_bytes(path, options)
-    small = reduced(data, least_px=_LEAST_PX, options=options)
-    turning = of_exif(small.orientation)
-    height, width = small.size[::-1] if turning & TRANSPOSED else small.size
-    square = Square.of(cv2.cvtColor(small.rgb, cv2.COLOR_RGB2GRAY)).turned(turning)
-    return Picture(path, square, height, width, small.format, small.orientation, jpeg_step(data))
+        small = SmallPicture.of(reduced(data, least_px=LEAST_PX, options=options), data)
+    turning = of_exif(small.exif)
+    height, width = (small.width, small.height) if turning & TRANSPOSED else (small.height, small.width)
+    return Picture(
+        path, Square.of(small.grey).turned(turning), height, width, small.format, small.exif, small.jpeg_step
+    )
 
 
 def verify(
@@ -173,11 +172,10 @@ def verify(
     seen = unclipped(*shown)
     for more in _MORE_NOISE if is_coarse else _MORE_NOISE[:1]:
         windows = window_similarities(*shown, noise=min(more * noise, _MOST_NOISE), seen=seen)
-        if windows is not None and np.percentile(windows, _MAY_DISAGREE) >= LEAST_SIMILARITY:
+        if windows is not None and (similarity := _reached_by_most(windows)) >= LEAST_SIMILARITY:
             break
     else:
         return None
-    similarity = float(np.percentile(windows, _MAY_DISAGREE))
     across, down = width / (larger.width * frame.width), height / (larger.height * frame.height)
     shares = frame.shares
     if is_second_larger:
@@ -315,6 +313,12 @@ def _may_be_equal(first: Picture, second: Picture) -> bool:
     # A JPEG file is reduced while it is decoded, any other after it: only their coarse structure is then the same.
     coarse, other = (cv2.resize(one.square.grey, (16, 16), interpolation=cv2.INTER_AREA) for one in (first, second))
     return bool(abs(np.subtract(coarse, other)).mean() <= _SAME_DECODED)
+
+
+def _reached_by_most(windows: npt.NDArray[np.float32]) -> float:
+    """Return the similarity that all windows reach but those that may disagree."""
+    rank = int(_MAY_DISAGREE * len(windows))
+    return float(np.partition(windows, rank)[rank])
 
 
 def _turn_in_words(frame: Frame, larger: Picture) -> str:

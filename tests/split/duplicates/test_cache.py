@@ -16,6 +16,7 @@ from medtool.split.duplicates import fingerprints as module
 from medtool.split.duplicates.cache import SHARD, Cache, cache_path
 from medtool.split.duplicates.fingerprint import Fingerprint
 from medtool.split.duplicates.fingerprints import fingerprints_of
+from medtool.split.duplicates.verification import picture_of
 
 
 @pytest.fixture
@@ -297,10 +298,16 @@ def test_threads_and_processes_make_the_same_fingerprints(images, tmp_path):
     assert set(one.problems) == {39}
 
 
-def test_small_pictures_serve_again_only_where_threads_made_them_and_they_are_small(tmp_path):
-    paths = [tmp_path / "a.jpg", tmp_path / "long.jpg"]
-    for path, size in zip(paths, ((1024, 768), (6400, 100)), strict=True):
-        Image.new("RGB", size, (9, 99, 200)).save(path)
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path)
-    assert set(fingerprints_of(paths, cache=None).small) == {0}
-    assert set(fingerprints_of(paths, cache=None, workers=2).small) == set()
+def test_small_pictures_are_kept_where_they_are_what_verification_would_read(tmp_path):
+    sizes = {"a.jpg": (1024, 768), "long.jpg": (9600, 800), "between.jpg": (704, 520), "a.png": (100, 80)}
+    for name, size in sizes.items():
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(tmp_path / name)
+    paths = [tmp_path / name for name in sizes]
+    for workers in (0, 2):
+        small = fingerprints_of(paths, cache=None, workers=workers).small
+        assert set(small) == {0, 3}
+        for place, one in small.items():
+            read, kept = picture_of(paths[place]), picture_of(paths[place], small=one)
+            assert np.array_equal(read.square.grey, kept.square.grey)
+            for name in ("path", "height", "width", "format", "exif", "step"):
+                assert getattr(read, name) == getattr(kept, name)
