@@ -8,7 +8,8 @@
 - folds: five folds with a val part inside each training part, and 5% of the patients in two folds.
 
 Labels go by lesion, so that many patients have two. Goal: under 20 s and 2 GiB. The patients in two parts are counted
-again by a plain group-by, which must agree. On a busy machine, compare the processor's seconds.
+again by a plain group-by, which must agree; of two spellings of one patient, the rows of the one may all lie in a wider
+case, a lesion's. On a busy machine, compare the processor's seconds.
 
 Run: python benchmarks/audit_table.py [--rows 1000000] [SET ...]
 """
