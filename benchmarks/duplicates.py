@@ -1,8 +1,8 @@
 """How many altered copies of real images the search for duplicates finds, by kind, and what else it reports.
 
 Of each image of a set one copy of every kind is made; the images and the copies of one kind are searched together, as
-an audit does. A copy counts as found if it is paired with its own original. Pairs of different originals are counted too:
-the sets hold a few true duplicates, which docs/explanation/duplicates.md names.
+an audit does. A copy counts as found if it is paired with its own original. Pairs of different originals are counted
+too: the sets hold a few true duplicates, which docs/explanation/duplicates.md names.
 
     python benchmarks/duplicates.py [SET ...]
 """

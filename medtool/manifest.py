@@ -260,6 +260,10 @@ def _parquet_bytes(manifest: Manifest) -> bytes:
 
 def _suffix_of(path: Path) -> str:
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: a folder; a manifest is a .csv or .parquet file, which 'medtool manifest' makes of a folder"
+        )
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: a manifest ends in .csv or .parquet, not in {path.suffix or 'nothing'!r}")
     return suffix

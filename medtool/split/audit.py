@@ -116,9 +116,10 @@ def audit(
         findings += no_split(table)
     n_unread = 0
     duplicates = inflation = sha256s = None
+    nobody: set[int] = set()
     if options.read_images:
         from medtool.split.duplicates.search import find_duplicates  # what decodes images loads here
-        from medtool.split.frames import ties_of
+        from medtool.split.frames import of_nobody, ties_of
         from medtool.split.inflation import estimate
         from medtool.split.rules.images import image_findings
         from medtool.split.rules.masks import mask_findings
@@ -130,7 +131,9 @@ def audit(
             paths += against.images()[0]
         duplicates = find_duplicates(paths, cache=cache, workers=workers, cluster=cluster, steps=steps)
         notes += duplicates.notes
-        notes += ties_of(duplicates, table.frame, table.groups, other=other).notes
+        ties = ties_of(duplicates, table.frame, table.groups, other=other)
+        notes += ties.notes
+        nobody = of_nobody(duplicates.fingerprints, ties)
         findings += duplicate_findings(table, duplicates, other=other)
         findings += image_findings(table, duplicates.fingerprints, missing=missing)
         images = pl.int_range(len(paths), eager=True).to_frame()
@@ -151,7 +154,8 @@ def audit(
         sha256s = dict(zip(manifest.table.get_column("image_id"), duplicates.fingerprints.sha256, strict=False))
     else:
         not_checked.append("duplicates, images, masks and what leaks do to a score: no image was opened (--no-images)")
-    findings += run_findings(table, runs, sha256s=sha256s)
+    ids = table.frame.get_column("image_id")
+    findings += run_findings(table, runs, sha256s=sha256s, nobody={ids[row] for row in nobody if row < len(ids)})
     not_checked += not_compared(table, runs)
     findings.sort(key=lambda found: (-found.severity.rank, RULES.index(found.rule)))
     kept, _ = without_known(findings, known)

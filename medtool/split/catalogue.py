@@ -112,7 +112,7 @@ DUPLICATE_WITH_OTHER_PATIENT = Rule(
     "duplicate-with-other-patient",
     _MEDIUM,
     "One picture has different patients (or lesions, ...) in different rows: these ids do not keep patients apart.",
-    "look at the pairs (--html FILE); split with --keep-duplicates-together",
+    "look at the pairs (--html FILE) and correct the ids; split with --keep-duplicates-together",
 )
 DUPLICATE_IN_BOTH_MANIFESTS = Rule(
     "D208",

@@ -143,6 +143,12 @@ def ties_of(
     return Ties(tuple(tying), tuple(frames), tuple(blanks), noun)
 
 
+def of_nobody(fingerprints: Fingerprints, ties: Ties) -> set[int]:
+    """Return the places of the images that show nobody: blank ones, also without an equal, and shared frames."""
+    blank: list[int] = np.flatnonzero(blank_images(fingerprints)).tolist()
+    return {*blank, *(place for frame in ties.frames for place in frame.places)}
+
+
 def blank_images(fingerprints: Fingerprints) -> Flags:
     """Return which images show nothing; files of several pages, whose pictures were not looked at, are none."""
     cells = fingerprints.colours.reshape(len(fingerprints.sha256), 8 * 8 * 3)

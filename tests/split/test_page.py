@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medtool.manifest import Manifest
+from medtool.split.duplicates.fingerprints import Fingerprints
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import FORMAT, FORMAT_VERSION
 from medtool.split.page.chart import interval_chart
@@ -112,7 +113,7 @@ def table_of(rows: list[dict[str, str]], root: Path = Path()) -> AuditTable:
 
 def duplicates_of(*pairs: tuple[int, int], kind: Kind = Kind.NEAR, alteration: str = "mirrored") -> Duplicates:
     listed = tuple(DuplicatePair(first, second, kind, 0.97, alteration) for first, second in pairs)
-    return Duplicates(listed, None, {})  # type: ignore[arg-type]
+    return Duplicates(listed, Fingerprints.empty(max(map(max, pairs), default=0) + 700), {})
 
 
 def picture(path: Path, width: int, height: int) -> None:
@@ -286,6 +287,16 @@ def test_of_many_pairs_every_place_has_its_share_and_the_rest_is_counted() -> No
     assert [pair.place for pair in selection.pairs[:5]] == [Place.TWO_PARTS] * 5
     text = Reading(page_of(document(), selection=select_pairs(table_of(rows), duplicates_of(*within), most=2))).text
     assert "In one part, or not used: 300 pairs , 2 of them shown" in text
+
+
+def test_a_picture_that_many_patients_share_is_no_pair_in_two_parts() -> None:
+    rows = [{"split": ("train", "test")[row % 2], "patient": f"P{row // 2}"} for row in range(20)]
+    slates = [(row, row + 4) for row in range(0, 16, 4)]  # beside each patient's own picture
+    selection = select_pairs(table_of(rows), duplicates_of(*slates, (1, 2)))
+    assert selection.totals == {Place.TWO_PARTS: 1, Place.NOBODY: 4}
+    assert (
+        "Blank, or shared by many patients: no leak: 4 pairs" in Reading(page_of(document(), selection=selection)).text
+    )
 
 
 @given(st.lists(st.integers(0, 40), min_size=3, max_size=3), st.integers(1, 60))

@@ -108,10 +108,9 @@ def candidate_pairs(fingerprints: Fingerprints) -> Candidates:
     found.chain(places[is_flat], [key for key, flat in zip(keys, is_flat, strict=True) if flat])
     places, keys = places[~is_flat], [key for key, flat in zip(keys, is_flat, strict=True) if not flat]
     if is_flat.any():
-        notes.append(
-            f"{int(is_flat.sum()):,} images of nearly one tone have nothing to be recognised by: "
-            "only such of equal size and colours are compared"
-        )
+        n_flat = int(is_flat.sum())
+        which = "1 image of nearly one tone has" if n_flat == 1 else f"{n_flat:,} images of nearly one tone have"
+        notes.append(f"{which} nothing to be recognised by: only such of equal size and colours are compared")
     places = found.chain(
         places, [key + fingerprints.spectra[place].tobytes() for key, place in zip(keys, places, strict=True)]
     )

@@ -28,6 +28,7 @@ _PLACES = {
     Place.TWO_PARTS: "In two parts",
     Place.TWO_MANIFESTS: "In both manifests",
     Place.ONE_PART: "In one part, or not used",
+    Place.NOBODY: "Blank, or shared by many patients: no leak",
 }
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from medtool.errors import InputError
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
+from medtool.split.frames import ties_of
 from medtool.split.rules.tally import in_order
 from medtool.split.table import PART, AuditTable
 
@@ -20,11 +21,12 @@ MAX_PAIRS = 120
 
 
 class Place(enum.StrEnum):
-    """Where the two images of a pair are, the worst first."""
+    """Where the two images of a pair are, the worst first; last those that show nobody, such as a slate."""
 
     TWO_PARTS = "two parts"
     TWO_MANIFESTS = "two manifests"
     ONE_PART = "one part"
+    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,13 @@ def select_pairs(
     for name in columns:
         one, its = (end.get_column(name) for end in ends)
         differ |= (one != "") & (its != "") & (one != its)
+    tying = set(ties_of(duplicates, table.frame, table.groups, other=other).joined)
     by_place: dict[Place, list[tuple[bool, int]]] = defaultdict(list)
     parts = zip(*(end.get_column(PART) for end in ends), strict=True)
     for place, (pair, (first, second), is_differing) in enumerate(zip(pairs, parts, differ, strict=True)):
-        if pair.second >= n_rows:
+        if (pair.first, pair.second) not in tying:
+            where = Place.NOBODY
+        elif pair.second >= n_rows:
             where = Place.TWO_MANIFESTS
         else:
             where = Place.TWO_PARTS if first and second and first != second else Place.ONE_PART

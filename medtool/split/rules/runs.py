@@ -8,7 +8,7 @@ four folds of five is held against the fifth. One that has seen images of every 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -25,7 +25,13 @@ _ROLES = {"train": "trained on", "val": "chose on"}
 _LISTED = 4
 
 
-def run_findings(table: AuditTable, runs: Sequence[Seen], *, sha256s: Mapping[str, str] | None = None) -> list[Finding]:
+def run_findings(
+    table: AuditTable,
+    runs: Sequence[Seen],
+    *,
+    sha256s: Mapping[str, str] | None = None,
+    nobody: Collection[str] = (),
+) -> list[Finding]:
     """Return which patients (or lesions, ...) and images the runs have seen of what they are to be scored on.
 
     Ids that are equal only in their normal form are a finding of their own, of medium severity; so are images of one
@@ -35,6 +41,8 @@ def run_findings(table: AuditTable, runs: Sequence[Seen], *, sha256s: Mapping[st
     ----------
     sha256s
         By ``image_id`` of the table: of the files' bytes. None, or lacking an image, leaves its id to compare.
+    nobody
+        The ``image_id`` of pictures that show nobody, such as a blank image: to have seen these tells nothing.
     """
     exact: list[Case] = []
     alike: list[Case] = []
@@ -44,7 +52,7 @@ def run_findings(table: AuditTable, runs: Sequence[Seen], *, sha256s: Mapping[st
         exact += [_group_case(column, value, found) for value, found in equal.items()]
         weaker = _of_one_subject(sight for _, near in sights for sight in near)
         alike += [_group_case(column, value, found) for value, found in weaker.items() if value not in equal]
-    sights = [_images_seen(table, seen, sha256s or {}) for seen in runs]
+    sights = [_images_seen(table, seen, sha256s or {}, nobody) for seen in runs]
     same = _of_one_subject(sight for found, _ in sights for sight in found)
     by_id = _of_one_subject(sight for _, found in sights for sight in found)
     images = [_image_case(name, found, sameness="same bytes") for name, found in same.items()]
@@ -158,9 +166,11 @@ def _groups_seen(table: AuditTable, seen: Seen, column: str) -> tuple[list[_Sigh
     return _sights(both.filter(is_same), seen), _sights(both.filter(~is_same), seen)
 
 
-def _images_seen(table: AuditTable, seen: Seen, sha256s: Mapping[str, str]) -> tuple[list[_Sight], list[_Sight]]:
+def _images_seen(
+    table: AuditTable, seen: Seen, sha256s: Mapping[str, str], nobody: Collection[str]
+) -> tuple[list[_Sight], list[_Sight]]:
     """Return the images that a run has seen: by their bytes, and by their id where bytes are not known."""
-    scored = scored_rows(table, seen)
+    scored = scored_rows(table, seen).filter(~pl.col("image_id").is_in(list(nobody)))
     ids = scored.get_column("image_id")
     here = scored.select(
         pl.col("image_id").alias("subject"),

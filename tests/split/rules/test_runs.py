@@ -112,6 +112,14 @@ def test_an_image_is_known_by_its_bytes_whatever_it_is_called():
     assert list(found) == [("R502", HIGH)], "an id whose bytes differ is another image"
 
 
+def test_to_have_seen_a_picture_that_shows_nobody_is_no_finding():
+    run = run_of("run", row("a", "", "train"), row("b", "", "train"), sha256s={"a": "a" * 64}, groups=())
+    table = AuditTable.of(manifest_of([row("m", "", "test"), row("b", "", "test")]))
+    sha256s = {"m": "a" * 64, "b": "b" * 64}
+    assert len(run_findings(table, [run], sha256s=sha256s)) == 2
+    assert run_findings(table, [run], sha256s=sha256s, nobody={"m", "b"}) == []
+
+
 def test_an_image_whose_bytes_are_not_known_is_a_weaker_finding():
     run = run_of("run", row("a", "", "train"), row("b", "", "train"), sha256s={"a": "a" * 64}, groups=())
     table = AuditTable.of(manifest_of([row("a", "", "test"), row("b", "", "test"), row("c", "", "test")]))
