@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 _WHITE = 240.0  # grey value of the light without a slide, Macenko's Io
-_LEAST_DENSITY = 0.15  # in every channel, Macenko's beta: paler pixels are glass
+_LEAST_DENSITY = 0.15  # Macenko's beta, but of the channels' mean: bright eosin takes no red light at all
 _PERCENTILE = 1.0  # of the angles between the stains, and from the top of their amounts, Macenko's alpha
 _LEAST_SHARE = 0.02  # of the pixels that must be tissue
 _LEAST_PIXELS = 50
@@ -61,7 +61,13 @@ class Stains:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Mean and standard deviation of the tissue in Ruderman's l-alpha-beta space (natural logarithms, RGB from 0 to 255)."""
+    """The colours of tissue, in Ruderman's l-alpha-beta space (natural logarithms, RGB from 0 to 255).
+
+    Attributes
+    ----------
+    mean, deviation
+        Of l, alpha and beta over the tissue's pixels.
+    """
 
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
@@ -135,8 +141,8 @@ def macenko(rgb: RGB8, *, reference: Stains = REFERENCE_STAINS) -> RGB8:
 def find_stains(rgb: RGB8) -> Stains | None:
     """Return the two stains of an H&E image, or None where there are none to be told apart.
 
-    There are none where tissue, pixels with an optical density above 0.15 in every channel, is less than 2% of the
-    image or 50 pixels, and where the two differ by less than 3 degrees, as in grey images.
+    There are none where tissue, pixels with a mean optical density above 0.15, is less than 2% of the image or 50
+    pixels, and where the two differ by less than 3 degrees, as in grey images.
 
     Parameters
     ----------
@@ -179,8 +185,7 @@ def find_stains(rgb: RGB8) -> Stains | None:
 
 
 def reinhard(rgb: RGB8, *, reference: Colours = REFERENCE_COLOURS) -> RGB8:
-    """Return an H&E image whose tissue has the reference's mean and standard deviation of each channel of
-    Ruderman's space.
+    """Return an H&E image whose tissue has the reference's mean and standard deviation of l, alpha and beta.
 
     Glass is mapped by the same rule as tissue, since a border between two rules would show. An axis is stretched or
     squeezed four times at most.
@@ -278,7 +283,7 @@ def _optical_density(rgb: RGB8) -> Floats:
 
 def _tissue(density: Floats) -> BoolMask | None:
     """Return which pixels are tissue, shape ``(n,)`` for densities ``(n, 3)``, or None where they are too few."""
-    tissue = density.min(axis=1) > _LEAST_DENSITY
+    tissue = density.mean(axis=1) > _LEAST_DENSITY
     n = np.count_nonzero(tissue)
     return tissue if n >= max(_LEAST_PIXELS, _LEAST_SHARE * len(tissue)) else None
 
