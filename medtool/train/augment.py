@@ -123,8 +123,9 @@ def recoloured(pixels: Tensor, *, brightness: float, contrast: float, saturation
         Factors, 1 changes nothing; applied in this order, as torchvision's ``adjust_...`` functions define them but
         without clipping or rounding in between.
     hue
-        Turn as a share of the circle: a rotation of chroma in YIQ, which keeps the luma of every pixel. (torchvision
-        turns the hue of HSV instead, which brightens blue on its way to yellow, and takes ten times as long.)
+        Turn as a share of the circle, from red towards yellow and green: a rotation of chroma in YIQ, which keeps the
+        luma of every pixel. (torchvision turns the hue of HSV instead, which brightens or darkens on the way, and
+        takes ten times as long.)
 
     Returns
     -------
@@ -134,7 +135,7 @@ def recoloured(pixels: Tensor, *, brightness: float, contrast: float, saturation
     luma = _LUMA.expand(3, 3)
     mean = float(_LUMA @ pixels.flatten(1).mean(dim=1).double()) if contrast != 1 else 0.0
     cos, sin = math.cos(2 * math.pi * hue), math.sin(2 * math.pi * hue)
-    turn = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]], dtype=torch.float64)
+    turn = torch.tensor([[1, 0, 0], [0, cos, sin], [0, -sin, cos]], dtype=torch.float64)
     colour = torch.eye(3, dtype=torch.float64) * saturation + luma * (1 - saturation)
     matrix = (_YIQ_INVERSE @ turn @ _YIQ @ colour) * (brightness * contrast)
     offset = torch.full((3, 1), (1 - contrast) * brightness * mean, dtype=torch.float32)
