@@ -97,17 +97,23 @@ def normalised(rgb: RGB8, how: StainNormalisation) -> RGB8:
     ----------
     rgb
         Shape ``(height, width, 3)``, uint8.
+    how
+        The option, or its text.
 
     Raises
     ------
     InputError
         If the array is not ``(height, width, 3)`` uint8.
+    ValueError
+        If there is no such normalisation.
     """
-    if how is StainNormalisation.MACENKO:
-        return macenko(rgb)
-    if how is StainNormalisation.REINHARD:
-        return reinhard(rgb)
-    return rgb
+    match StainNormalisation(how):  # so that a plain text from a configuration does not quietly do nothing
+        case StainNormalisation.MACENKO:
+            return macenko(rgb)
+        case StainNormalisation.REINHARD:
+            return reinhard(rgb)
+        case StainNormalisation.NONE:
+            return rgb
 
 
 def macenko(rgb: RGB8, *, reference: Stains = REFERENCE_STAINS) -> RGB8:

@@ -121,6 +121,14 @@ def test_the_reference_of_reinhard_is_a_pink_of_middling_brightness():
     assert 130 < np.exp(grey).mean() < 180
 
 
+def test_a_normalisation_goes_by_its_text_too_and_an_unknown_one_is_no_silence():
+    image = slide()
+    assert np.array_equal(normalised(image, "macenko"), macenko(image))
+    assert np.array_equal(normalised(image, "reinhard"), reinhard(image))
+    with pytest.raises(ValueError, match="vahadane"):
+        normalised(image, "vahadane")
+
+
 def blank_tiles() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(905)
     speck = np.full((128, 128, 3), 240, dtype=np.uint8)
