@@ -88,7 +88,7 @@ def warped(image: Tensor, geometry: Geometry) -> Tensor:
 
 
 def displacement(nodes: Tensor, height: int, width: int) -> Tensor:
-    """Return how far each pixel is displaced: a uniform cubic B-spline surface through nobody, but smooth.
+    """Return how far each pixel is displaced: a uniform cubic B-spline over the control points, smooth everywhere.
 
     Parameters
     ----------
