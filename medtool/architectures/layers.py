@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
 from torch import nn
@@ -35,7 +36,8 @@ def layer_groups(network: nn.Module) -> LayerGroups:
         return [*((_inside("image", name), group) for name, group in body), ("head", fused)]
     listed = _of_timm(network) if callable(getattr(network, "group_matcher", None)) else _of_any(network)
     parameters = dict(network.named_parameters())
-    groups = [(_name(names), [parameters[name] for name in names]) for names in listed]
+    owners = Counter(prefix for name in parameters for prefix in _prefixes(name))
+    groups = [(_name(names, owners), [parameters[name] for name in names]) for names in listed]
     if len(groups) > 1:
         groups[0] = ("stem", groups[0][1])
     if groups:
@@ -75,8 +77,12 @@ def _inside(outer: str, name: str) -> str:
     return name if name in ("stem", "head") else f"{outer}.{name}"
 
 
-def _name(names: list[str]) -> str:
-    """Return the dotted name of the smallest module that holds the parameters, or of the first one's."""
-    paths = [name.split(".")[:-1] for name in names]
-    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*paths, strict=False))
-    return ".".join(level[0] for level in levels) or ".".join(paths[0])
+def _name(names: list[str], owners: Counter[str]) -> str:
+    """Return the dotted name of the largest module around a group's first parameter that is the group's alone."""
+    ours = Counter(prefix for name in names for prefix in _prefixes(name))
+    return next(prefix for prefix in _prefixes(names[0]) if ours[prefix] == owners[prefix])
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return ``a``, ``a.b`` and ``a.b.c`` of ``a.b.c``."""
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))
