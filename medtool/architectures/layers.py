@@ -11,6 +11,9 @@ from torch.nn import Parameter
 
 from medtool.architectures.fusion import FusionNetwork
 
+STEM = "stem"
+HEAD = "head"
+
 LayerGroups = list[tuple[str, list[Parameter]]]
 
 
@@ -33,15 +36,15 @@ def layer_groups(network: nn.Module) -> LayerGroups:
     if isinstance(network, FusionNetwork):
         *body, (_, image_head) = layer_groups(network.image)
         fused = [*image_head, *network.metadata.parameters(), *network.classifier.parameters()]
-        return [*((_inside("image", name), group) for name, group in body), ("head", fused)]
+        return [*((_inside("image", name), group) for name, group in body), (HEAD, fused)]
     listed = _of_timm(network) if callable(getattr(network, "group_matcher", None)) else _of_any(network)
     parameters = dict(network.named_parameters())
     owners = Counter(prefix for name in parameters for prefix in _prefixes(name))
     groups = [(_name(names, owners), [parameters[name] for name in names]) for names in listed]
     if len(groups) > 1:
-        groups[0] = ("stem", groups[0][1])
+        groups[0] = (STEM, groups[0][1])
     if groups:
-        groups[-1] = ("head", groups[-1][1])
+        groups[-1] = (HEAD, groups[-1][1])
     return groups
 
 
@@ -74,13 +77,17 @@ def _units(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 def _inside(outer: str, name: str) -> str:
-    return name if name in ("stem", "head") else f"{outer}.{name}"
+    return name if name == STEM else f"{outer}.{name}"
 
 
 def _name(names: list[str], owners: Counter[str]) -> str:
-    """Return the dotted name of the largest module around a group's first parameter that is the group's alone."""
+    """Return the dotted name of the largest module around a group's first parameter that is the group's alone.
+
+    A module that a network calls ``stem`` or ``head`` by itself may be another than the first or the last group.
+    """
     ours = Counter(prefix for name in names for prefix in _prefixes(name))
-    return next(prefix for prefix in _prefixes(names[0]) if ours[prefix] == owners[prefix])
+    alone = [prefix for prefix in _prefixes(names[0]) if ours[prefix] == owners[prefix]]
+    return next((prefix for prefix in alone if prefix not in (STEM, HEAD)), names[0])
 
 
 def _prefixes(name: str) -> list[str]:

@@ -66,6 +66,13 @@ def test_any_other_network_is_taken_by_its_children_with_sequences_apart() -> No
     ]
 
 
+def test_a_block_that_is_called_head_is_not_taken_for_the_head() -> None:
+    with torch.device("meta"):
+        labels = [label for label, _ in layer_groups(timm_architecture("selecsls42").build(num_classes=2))]
+
+    assert labels[-2:] == ["head.0", "head"]
+
+
 def test_a_single_layer_is_the_head_and_no_layer_no_group() -> None:
     assert [label for label, _ in layer_groups(nn.Linear(2, 2))] == ["head"]
     assert layer_groups(nn.ReLU()) == []
