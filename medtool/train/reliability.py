@@ -14,7 +14,9 @@ from medtool.train.task import Task
 _SIDE, _LEFT, _TOP, _GAP = 260, 56, 62, 76  # px; a panel's square, and what is around it
 _COUNTS, _BELOW = 56, 14  # height of the drawing of counts, and its distance from the square
 _FONT = "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\""
-_INK, _PALE, _GRID, _BAR, _GAP_FILL, _COUNT = "#1f2933", "#52606d", "#e4e7eb", "#3e7cb1", "#d9822b", "#9fb3c8"
+_INK, _PALE, _GRID, _COUNT = "#1f2933", "#52606d", "#e4e7eb", "#9fb3c8"
+_AS_CLAIMED, _TOO_MUCH, _TOO_LITTLE = "#6f9fc8", "#f0a04b", "#7a5195"
+_KEY = (("came true as claimed", _AS_CLAIMED), ("claimed too much", _TOO_MUCH), ("claimed too little", _TOO_LITTLE))
 
 
 def reliability_diagram(
@@ -29,9 +31,9 @@ def reliability_diagram(
 ) -> str:
     """Return an SVG of two panels, before and after, each with the numbers of claims below it.
 
-    A bar is how often what was claimed came true in a bin of confidence, orange is what is missing to the mean
-    confidence there or goes beyond it, and the dashed diagonal is perfect calibration. Labels are drawn together;
-    their error is the mean over labels. The text is dark on white, needs no font, script or file of its own.
+    In each bin of confidence, blue is what was claimed and came true; orange above it was claimed and did not, purple
+    came true without having been claimed. The dashed diagonal is perfect calibration. Labels are drawn together; their
+    error is the mean over labels. The text is dark on white, needs no font, script or file of its own.
 
     Parameters
     ----------
@@ -64,7 +66,8 @@ def reliability_diagram(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         f' role="img" aria-label="{title}" {_FONT} font-size="12"><title>{title}</title>'
         f'<rect x="0" y="0" width="{width}" height="{height}" fill="#ffffff"/>'
-        f"{_text(_LEFT, 22, f'Reliability on {images}', size=15, weight=600)}{''.join(drawn)}{below}</svg>\n"
+        f"{_text(_LEFT, 22, f'Reliability on {images}', size=15, weight=600)}{_key(_LEFT + 220)}"
+        f"{''.join(drawn)}{below}</svg>\n"
     )
 
 
@@ -72,8 +75,16 @@ def _axes_of(task: Task, n_classes: int) -> tuple[str, str]:
     if task is Task.MULTI:
         return "probability of a label", "share of images with it"
     if n_classes == 2:
-        return "probability of the second class", "share that is of it"
-    return "probability of the most probable class", "share that is right"
+        return "probability of the second class", "share of images that are of it"
+    return "probability of the most probable class", "share of images with it right"
+
+
+def _key(left: float) -> str:
+    parts = []
+    for place, (words, fill) in enumerate(_KEY):
+        x = left + place * 138
+        parts += [_box(x, 12, 11, 11, fill=fill), _text(x + 15, 22, words, size=11)]
+    return "".join(parts)
 
 
 def _panel(found: Bins, name: str, error: float, left: float, *, axes: tuple[str, str]) -> str:
@@ -95,11 +106,12 @@ def _panel(found: Bins, name: str, error: float, left: float, *, axes: tuple[str
         x, wide = left + low * _SIDE, (high - low) * _SIDE
         words = f"{low:.2f} to {high:.2f}: {count:,} claims of {claimed:.3f} on average, {observed:.3f} came true"
         gap_low, gap_high = sorted((claimed, observed))
+        gap_fill = _TOO_MUCH if claimed > observed else _TOO_LITTLE
         tall = max(count / most * _COUNTS, 1.0)  # a bin with a single image is seen, too
         parts.append(
             f"<g><title>{words}</title>"
-            f"{_box(x, bottom - observed * _SIDE, wide, observed * _SIDE, fill=_BAR, opacity=0.75)}"
-            f"{_box(x, bottom - gap_high * _SIDE, wide, (gap_high - gap_low) * _SIDE, fill=_GAP_FILL, opacity=0.55)}"
+            f"{_box(x, bottom - gap_low * _SIDE, wide, gap_low * _SIDE, fill=_AS_CLAIMED)}"
+            f"{_box(x, bottom - gap_high * _SIDE, wide, (gap_high - gap_low) * _SIDE, fill=gap_fill)}"
             f"{_box(x, bottom + _BELOW + _COUNTS - tall, wide, tall, fill=_COUNT)}</g>"
         )
     parts += [
@@ -128,10 +140,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
     return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" stroke="{colour}" stroke-width="1"/>'
 
 
-def _box(x: float, y: float, width: float, height: float, *, fill: str, opacity: float = 1) -> str:
+def _box(x: float, y: float, width: float, height: float, *, fill: str) -> str:
     return (
-        f'<rect x="{_n(x + 0.5)}" y="{_n(y)}" width="{_n(max(width - 1, 0.5))}" height="{_n(height)}"'
-        f' fill="{fill}" fill-opacity="{opacity:g}"/>'
+        f'<rect x="{_n(x + 0.5)}" y="{_n(y)}" width="{_n(max(width - 1, 0.5))}" height="{_n(height)}" fill="{fill}"/>'
     )
 
 

@@ -338,10 +338,8 @@ def test_crossed_fits_are_made_without_the_images_of_the_same_patient() -> None:
     np.testing.assert_array_equal(p, again)
     turned = targets.copy()
     turned[:3] = 1 - turned[:3]
-    other = cross_fitted(method, logits, turned, task=Task.SINGLE, groups=["x"] * 3 + patients[3:], folds=99)
     alone = fit(method, logits[3:], targets[3:], task=Task.SINGLE).apply(logits[:3])
     whole = cross_fitted(method, logits, turned, task=Task.SINGLE, groups=[*["x"] * 3, *["y"] * 297], folds=2)
-    assert other.shape == whole.shape
     np.testing.assert_array_equal(whole[:3], alone)
 
 

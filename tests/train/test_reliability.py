@@ -16,7 +16,7 @@ from medtool.train.task import Task
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def binary(n: int = 500, power: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def binary(n: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(2)
     honest = rng.random(n)
     sure = 1 / (1 + (1 / np.clip(honest, 1e-6, 1 - 1e-6) - 1) ** 4)
@@ -38,14 +38,18 @@ def test_the_diagram_gives_both_errors_and_every_bin_with_its_count() -> None:
     assert sum(counts) == 2 * 500
 
 
-def test_bars_are_as_high_as_what_came_true() -> None:
-    p, targets = np.array([[0.4], [0.4], [0.9], [0.9]]), np.array([[0], [1], [1], [1]])
+def test_bars_and_gaps_are_as_high_as_what_was_claimed_and_came_true() -> None:
+    p, targets = np.array([[0.4], [0.4], [0.9], [0.9]]), np.array([[0], [1], [1], [0]])
     root = ElementTree.fromstring(reliability_diagram(p, p, targets, task=Task.MULTI, bins=2))
-    bars = [box for box in root.iter(f"{SVG}rect") if box.get("fill") == "#3e7cb1"]
-    side = float(bars[1].get("height", 0))
-    assert float(bars[0].get("height", 0)) == pytest.approx(side / 2)
-    counts = [float(box.get("height", 0)) for box in root.iter(f"{SVG}rect") if box.get("fill") == "#9fb3c8"]
-    assert len(set(counts)) == 1
+    heights: dict[str, list[float]] = {}
+    for group in root.findall(f"{SVG}g/{SVG}g"):
+        for box in group.iter(f"{SVG}rect"):
+            heights.setdefault(box.get("fill", ""), []).append(float(box.get("height", "nan")) / 260)
+    both = 2  # panels, of the same probabilities
+    assert heights["#6f9fc8"] == pytest.approx([0.4, 0.5] * both)  # the lower of claimed and observed
+    assert heights["#7a5195"] == pytest.approx([0.1] * both)  # 0.4 claimed, 0.5 came true
+    assert heights["#f0a04b"] == pytest.approx([0.4] * both)  # 0.9 claimed, 0.5 came true
+    assert len(set(heights["#9fb3c8"])) == 1
 
 
 @pytest.mark.parametrize("task", Task)
