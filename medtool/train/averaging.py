@@ -40,7 +40,7 @@ class WeightAverage:
     Teachers Are Better Role Models", NeurIPS 2017.
     """
 
-    def __init__(self, network: nn.Module, *, decay: float = 0.999, warmup: bool = True) -> None:
+    def __init__(self, network: nn.Module, decay: float = 0.999, *, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise UsageError(f"the decay of the averaged weights is {decay:g}; it must be at least 0 and below 1")
         self.decay = decay
@@ -65,6 +65,10 @@ class WeightAverage:
 
     def _current_decay(self) -> float:
         return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the averages under the network's names; later updates change them."""
+        return dict(self._average)
 
     @contextmanager
     def applied_to(self, network: nn.Module) -> Iterator[None]:

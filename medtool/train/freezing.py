@@ -1,8 +1,8 @@
 """Gradual unfreezing: first the head is trained, later more of the network.
 
-A schedule is written ``EPOCH:LAYERS,…``: from that epoch on, the first being 0, so many layers are trained, counted
-from the head. LAYERS is a number, ``head`` (1) or ``all``. So ``0:head,3:4,6:all`` trains the head alone for three
-epochs, the last four layers for three more, and then everything.
+A schedule is written ``EPOCH:LAYERS,…``: from that epoch on, the first being 1, so many layers are trained, counted
+from the head. LAYERS is a number, ``head`` (1) or ``all``. So ``1:head,4:4,7:all`` trains the head alone for three
+epochs, the last four layers for three more, and then everything. An empty schedule trains everything from the first.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ from torch.nn import Parameter
 
 from medtool.errors import UsageError
 
-_GRAMMAR = "for instance 0:head,3:4,6:all: from epoch 0 the head, from 3 four layers, from 6 everything"
+_GRAMMAR = "for instance 1:head,4:4,7:all: from epoch 1 the head, from 4 four layers, from 7 everything"
 
 
 @dataclass(frozen=True, slots=True)
-class FreezingSchedule:
+class Unfreezing:
     """When how much of a network is trained.
 
     Attributes
     ----------
     stages
-        (first epoch, layers from the head or None for all), by epoch; the first epoch is 0, and layers only grow.
+        (first epoch, layers from the head or None for all), by epoch; the first epoch is 1, and layers only grow.
     """
 
-    stages: tuple[tuple[int, int | None], ...] = ((0, None),)
-
-    def __str__(self) -> str:
-        """Return it as :func:`parse_freezing` reads it."""
-        return ",".join(f"{epoch}:{'all' if layers is None else layers}" for epoch, layers in self.stages)
+    stages: tuple[tuple[int, int | None], ...] = ((1, None),)
 
 
-def parse_freezing(text: str) -> FreezingSchedule:
-    """Return the schedule that a text such as ``0:head,3:4,6:all`` describes.
+def parse_unfreezing(text: str) -> Unfreezing:
+    """Return the schedule that a text such as ``1:head,4:4,7:all`` describes.
 
     Raises
     ------
     UsageError
-        If it is not of this form, does not begin with epoch 0, or freezes again what was trained.
+        If it is not of this form, does not begin with epoch 1, or freezes again what was trained.
     """
+    if not text.strip():
+        return Unfreezing()
     stages: list[tuple[int, int | None]] = []
     for part in text.split(","):
         epoch, colon, layers = (piece.strip().lower() for piece in part.partition(":"))
@@ -54,32 +52,36 @@ def parse_freezing(text: str) -> FreezingSchedule:
         ):
             raise UsageError(f"unfreezing {text!r}: {part.strip()!r} is not EPOCH:LAYERS", hint=_GRAMMAR)
         stages.append((int(epoch), None if layers == "all" else 1 if layers == "head" else int(layers)))
-    if stages[0][0] != 0:
-        raise UsageError(f"unfreezing {text!r} begins with epoch {stages[0][0]}; it must begin with 0", hint=_GRAMMAR)
+    if stages[0][0] != 1:
+        raise UsageError(f"unfreezing {text!r} begins with epoch {stages[0][0]}; it must begin with 1", hint=_GRAMMAR)
     for (start, some), (next_start, more) in itertools.pairwise(stages):
         if next_start <= start or some is None or (more is not None and more <= some):
             raise UsageError(f"unfreezing {text!r}: epochs and layers must grow from part to part", hint=_GRAMMAR)
-    return FreezingSchedule(tuple(stages))
+    return Unfreezing(tuple(stages))
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def trainable_groups(schedule: FreezingSchedule, epoch: int, n_groups: int) -> int:
-    """Return how many of ``n_groups`` layers, counted from the head, are trained in an epoch ≥ 0."""
-    assert epoch >= 0, epoch
+def trainable_groups(schedule: Unfreezing, epoch: int, n_groups: int) -> int:
+    """Return how many of ``n_groups`` layers, counted from the head, are trained in an epoch ≥ 1."""
+    assert epoch >= 1, epoch
     layers = next(layers for first, layers in reversed(schedule.stages) if first <= epoch)
     return n_groups if layers is None else min(layers, n_groups)
 
 
-def freeze(groups: Sequence[tuple[str, Sequence[Parameter]]], n_trainable: int) -> None:
-    """Let only the last layers be trained.
+def freeze(network: nn.Module, groups: Sequence[tuple[str, Sequence[Parameter]]], n_trainable: int) -> None:
+    """Put a network into training mode, and let only its last layers be trained.
 
-    A frozen parameter loses its gradient, so that no optimizer moves it, not even by momentum or weight decay.
+    A frozen parameter loses its gradient, so that no optimizer moves it, not even by momentum or weight decay. A frozen
+    batch norm stays in evaluation mode, so that its running statistics do not move either; one without parameters
+    follows the layer in front of it. Call this wherever ``network.train()`` would be called.
 
     Parameters
     ----------
+    network
+        On which it acts, in place.
     groups
         Name and parameters of each layer, stem first, head last: all that is ever to be trained.
     n_trainable
@@ -91,14 +93,10 @@ def freeze(groups: Sequence[tuple[str, Sequence[Parameter]]], n_trainable: int) 
             parameter.requires_grad_(place >= len(groups) - n_trainable)
             if not parameter.requires_grad:
                 parameter.grad = None
+    _set_modes(network)
 
 
-def to_training_mode(network: nn.Module) -> None:
-    """Put a network into training mode, except batch norms that are frozen: these keep their running statistics.
-
-    A batch norm is frozen if its parameters are; one without parameters follows the layer in front of it. Call this
-    wherever ``network.train()`` would be called.
-    """
+def _set_modes(network: nn.Module) -> None:
     network.train()
     is_trained = True
     for module in network.modules():

@@ -120,9 +120,10 @@ class Loss:
 
     Formulas, with class c, targets t (smoothed), softmax or sigmoid p and class weights w; log is natural:
 
-    - cross-entropy: −Σ w_c t_c log p_c, over Σ w_c t_c of the unsmoothed targets, as ``torch`` has it for hard targets
+    - cross-entropy, one of several classes: −Σ w_c t_c log p_c, over Σ w_c t_c of the unsmoothed targets; for hard
+      targets this is what torch does
     - focal, one of several classes: the same with (1 − p_c)^gamma in each term
-    - binary cross-entropy: the mean over c of −t_c log p_c − (1 − t_c) log(1 − p_c), p a sigmoid
+    - binary cross-entropy, several labels: the mean over c of −t_c log p_c − (1 − t_c) log(1 − p_c), p a sigmoid
     - focal, several labels: the same with (1 − p_c)^gamma and p_c^gamma in the terms
 
     Totals are linear in the targets, so that a mixture of images costs the mixture of what they cost.
@@ -132,14 +133,12 @@ class Loss:
     name, task
         Which of them.
     class_weights
-        None; shape ``(K,)`` for one of several classes, where binary cross-entropy weighs the whole image by its
-        class; shape ``(2, K)``, absent and present, for several labels.
+        None; shape ``(K,)`` for one of several classes; shape ``(2, K)``, absent and present, for several labels.
     label_smoothing
         From 0 to below 1: this share of every target is spread evenly over the K classes, or for several labels over
         presence and absence.
     focal_alpha
-        0 to 1: weight of the second of two classes, or of the presence of a label; one minus it is the other's. None
-        has no weights.
+        0 to 1, for several labels: weight of a label's presence; one minus it is that of its absence. None has none.
     focal_gamma
         0 or more; 0 is no focus on what is still wrong.
 
@@ -178,15 +177,10 @@ class Loss:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse for logs
         targets = targets.to(logits)
         weights = None if self.class_weights is None else self.class_weights.to(logits)
-        if self.task is Task.SINGLE and self.name is not LossName.BCE:
+        if self.task is Task.SINGLE:
             return self._softmax_total(logits, targets, weights)
         present, absent = self._sigmoid_terms(logits, self._smoothed(targets))
-        if weights is None:
-            terms = present + absent
-        elif self.task is Task.SINGLE:
-            terms = (present + absent) * (targets * weights).sum(dim=1, keepdim=True)
-        else:
-            terms = present * weights[1] + absent * weights[0]
+        terms = present + absent if weights is None else present * weights[1] + absent * weights[0]
         return terms.mean(dim=1).sum()
 
     def _smoothed(self, targets: Tensor) -> Tensor:
@@ -199,8 +193,6 @@ class Loss:
         if self.name is LossName.FOCAL:
             # Held off zero, where a power below 1 has no slope; the term is 0 there whatever the power.
             terms = terms * (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny).pow(self.focal_gamma)
-            if self.focal_alpha is not None:
-                terms = terms * terms.new_tensor([1 - self.focal_alpha, self.focal_alpha])
         return (terms if weights is None else terms * weights).sum()
 
     def _sigmoid_terms(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,11 +214,6 @@ class Loss:
             raise InputError(
                 f"there are weights for {self.class_weights.shape[-1]} classes, and logits for {n_classes}"
             )
-        if self.focal_alpha is not None and self.task is Task.SINGLE and n_classes != 2:
-            raise UsageError(
-                f"the focal loss's alpha parts two classes, and there are {n_classes}",
-                hint="leave alpha out, and weigh the classes with class weights",
-            )
 
 
 def make_loss(
@@ -240,20 +227,17 @@ def make_loss(
 ) -> Loss:
     """Return a loss for one of several classes or for several labels; see :class:`Loss` for what the options mean.
 
-    Binary cross-entropy for one of several classes trains K sigmoids on one-hot targets. Read by softmax, as ``single``
-    is, such logits are surer of themselves than they were trained to be, which calibration mends.
-
     Raises
     ------
     UsageError
         If an option is out of its range or two do not go together.
     InputError
-        If the class weights are not of the task's shape, finite and ≥ 0.
+        If the class weights are not of the task's shape, finite and above 0.
     """
     if name is LossName.CROSS_ENTROPY and task is Task.MULTI:
-        raise UsageError(
-            "the loss cross-entropy is for one of several classes, and there are several labels", hint="bce"
-        )
+        raise UsageError(f"the loss {name} is for one of several classes; several labels take bce or focal")
+    if name is LossName.BCE and task is Task.SINGLE:
+        raise UsageError(f"the loss {name} is for several labels; one of several classes takes cross-entropy or focal")
     if not 0 <= label_smoothing < 1:
         raise UsageError(f"label smoothing is {label_smoothing:g}; it must be at least 0 and below 1")
     if not (focal_gamma >= 0 and math.isfinite(focal_gamma)):
@@ -261,6 +245,8 @@ def make_loss(
     if focal_alpha is not None:
         if name is not LossName.FOCAL:
             raise UsageError(f"the loss {name} has no alpha; only the loss focal has one")
+        if task is Task.SINGLE:
+            raise UsageError("the focal loss's alpha is for several labels; class weights do the same for classes")
         if not 0 <= focal_alpha <= 1:
             raise UsageError(f"the focal loss's alpha is {focal_alpha:g}; it must be from 0 to 1")
         if class_weights is not None:
@@ -274,5 +260,5 @@ def _check_weights(weights: Tensor, task: Task) -> None:
     if weights.ndim != (1 if task is Task.SINGLE else 2) or (task is Task.MULTI and len(weights) != 2):
         wanted = "(classes,)" if task is Task.SINGLE else "(2, labels)"
         raise InputError(f"class weights have the shape {tuple(weights.shape)}; it must be {wanted}")
-    if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
-        raise InputError(f"class weights must be finite, not negative and not all 0; they are {weights.tolist()}")
+    if not bool((torch.isfinite(weights) & (weights > 0)).all()):
+        raise InputError(f"class weights must be finite and above 0; they are {weights.tolist()}")

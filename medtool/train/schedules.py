@@ -107,8 +107,9 @@ class Cosine(Constant):
         """Return the factor of a step ≥ 0; beyond the last step it stays ``final_factor``."""
         if step < self.warmup_steps:
             return super().factor(step)
-        share = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        return _cosine(1.0, self.final_factor, share)
+        if step >= self.total_steps:
+            return self.final_factor
+        return _cosine(1.0, self.final_factor, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
 
 
 class OneCycle(Constant):
@@ -243,7 +244,7 @@ def make_schedule(
     total_steps
         Steps of the whole training, 1 or more.
     warmup_steps
-        Steps of the warm-up, 0 to below ``total_steps``; with one-cycle, of the rise. None takes 5% of all steps for
+        Steps of the warm-up, 0 to ``total_steps``; with one-cycle, of the rise. None takes 5% of all steps for
         cosine, 30% for one-cycle, and no warm-up for the others.
     final_factor
         0 to below 1: where cosine ends, and below which plateau does not fall.
@@ -265,8 +266,8 @@ def make_schedule(
         raise UsageError(f"the training has {total_steps} steps; it must have one or more")
     default = {ScheduleName.COSINE: _COSINE_WARMUP, ScheduleName.ONE_CYCLE: _ONE_CYCLE_RISE}.get(name, 0.0)
     warmup = int(default * total_steps) if warmup_steps is None else warmup_steps
-    if not 0 <= warmup < total_steps:
-        raise UsageError(f"the warm-up has {warmup} steps; it must have at least 0 and fewer than all {total_steps}")
+    if not 0 <= warmup <= total_steps:
+        raise UsageError(f"the warm-up has {warmup} steps; it must have 0 to {total_steps}, as many as the training")
     if not 0 <= final_factor < 1:
         raise UsageError(f"the last factor of the learning rate is {final_factor:g}; it must be from 0 to below 1")
     if not 0 < plateau_factor < 1:
