@@ -239,11 +239,16 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     OutputError
         If the file cannot be written.
     """
+    write_whole(path, manifest_bytes(manifest, path))
+
+
+def manifest_bytes(manifest: Manifest, path: Path) -> bytes:
+    """Return what :func:`write_manifest` would write; raises what it raises but for the writing itself."""
     suffix = _suffix_of(path)
     if not os.path.isdir(path.parent):  # noqa: PTH112 - never raises
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
     moved = manifest.seen_from(path.parent)
-    write_whole(path, csv_bytes(moved) if suffix == ".csv" else _parquet_bytes(moved))
+    return csv_bytes(moved) if suffix == ".csv" else _parquet_bytes(moved)
 
 
 def csv_bytes(manifest: Manifest) -> bytes:

@@ -114,7 +114,7 @@ def audit(
 
     Exit code 3 if it finds something as bad as --fail-on or worse.
     """
-    from medtool.manifest import read_manifest, write_manifest
+    from medtool.manifest import read_manifest
     from medtool.parallel import choose_workers
     from medtool.split.audit import audit as run_audit
     from medtool.split.audit import document_of
@@ -155,7 +155,7 @@ def audit(
         if html is not None:
             _write_page(found, document, html, workers=workers)
         if fix is not None and repaired is not None:
-            write_manifest(repaired, fix)  # last, as the one file that a second run would not replace
+            _write_repair(repaired, fix, overwrite=overwrite)
     except MedtoolError as error:
         failure = error
     _show(found, document)
@@ -178,7 +178,8 @@ def _refuse_output(name: str, path: Path | None, *, inputs: tuple[Path | None, .
         raise UsageError(f"{name} {path}: the name must end in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if os.path.lexists(path) and not overwrite and not (name == "--html" and _is_page(path, inputs[0])):
+    is_own = _is_page if name == "--html" else _may_be_repair
+    if os.path.lexists(path) and not overwrite and not is_own(path, inputs[0]):
         raise OutputError(f"{path} is there already", hint="--overwrite to replace it, or another file")
 
 
@@ -191,6 +192,31 @@ def _is_page(path: Path, manifest: Path | None) -> bool:
     except OSError:
         return False
     return PAGE_MARK in head and title in head
+
+
+def _may_be_repair(path: Path, manifest: Path | None) -> bool:
+    """Tell whether a file has the images of a manifest: an earlier run may have written it and been stopped then."""
+    from medtool.manifest import read_manifest
+
+    assert manifest is not None
+    try:
+        ids = [set(read_manifest(each).table.get_column("image_id")) for each in (path, manifest)]
+    except MedtoolError:
+        return False
+    return ids[0] == ids[1]
+
+
+def _write_repair(repaired: Manifest, path: Path, *, overwrite: bool) -> None:
+    """Write the repaired manifest; one that is there stays if it is the same, and is replaced only if that is asked."""
+    from medtool.manifest import manifest_bytes
+    from medtool.storage import write_whole
+
+    data = manifest_bytes(repaired, path)
+    if path.exists() and not overwrite:
+        if path.read_bytes() == data:
+            return
+        raise OutputError(f"{path} is there already and differs", hint="--overwrite to replace it, or another file")
+    write_whole(path, data)
 
 
 def _refuse_repair(manifest: Manifest, path: Path) -> None:

@@ -50,32 +50,37 @@ def run(command: Sequence[str], cwd: Path) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def write_points(command: Sequence[str], work: Path, log: Path) -> list[Point]:
-    """Run the command to its end under strace and return every write call that touched ``work``."""
-    strace = ["strace", "-f", "-qq", "-y", "-e", f"trace={WRITES}", "-o", str(log), *command]
-    ended = run(strace, work)
+def write_points(command: Sequence[str], work: Path, log: Path, *, all_threads: bool = True) -> list[Point]:
+    """Run the command to its end under strace and return every write call that touched ``work``.
+
+    ``all_threads`` is for commands whose threads write files. Threads of polars wake one another by writing to
+    descriptors that are no files; one that fails there sleeps for good, which no disk can bring about.
+    """
+    follow = ["-f"] if all_threads else []
+    ended = run(["strace", *follow, "-qq", "-y", "-e", f"trace={WRITES}", "-o", str(log), *command], work)
     assert ended.code == 0, ended.err
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str | None, str], int] = {}
     points = set()
     for line in log.read_text(errors="replace").splitlines():
-        found = re.match(r"(\d+)\s+(\w+)\(", line)
+        found = re.match(r"(?:(\d+)\s+)?(\w+)\(", line)
         if found is None:
             continue
         counts[found.group(1, 2)] = counts.get(found.group(1, 2), 0) + 1
         # Paths are relative in some calls and absolute in others; -y resolves descriptors to absolute ones.
-        if str(work) in line or re.match(r"\d+\s+(rename|link|unlink|mkdir|rmdir)\w*\(\"[^/]", line):
+        if str(work) in line or re.match(r"(?:\d+\s+)?(rename|link|unlink|mkdir|rmdir)\w*\(\"[^/]", line):
             points.add(Point(found.group(2), counts[found.group(1, 2)]))
     return sorted(points, key=lambda point: (point.call, point.nth))
 
 
-def stop_at(point: Point, action: str, command: Sequence[str], cwd: Path) -> Ended:
-    """Run the command with one call killed or failed.
+def stop_at(point: Point, action: str, command: Sequence[str], cwd: Path, *, all_threads: bool = True) -> Ended:
+    """Run the command with one call killed or failed; ``all_threads`` as in :func:`write_points`.
 
     A disk that is full stays so; but ``write`` fails once, as strace cannot tell the disk from stderr.
     """
     lasting = "+" if action == "disk full" and point.call != "write" else ""
     inject = f"inject={point.call}:{ACTIONS[action]}:when={point.nth}{lasting}"
-    return run(["strace", "-f", "-qq", "-e", f"trace={WRITES}", "-e", inject, "-o", os.devnull, *command], cwd)
+    follow = ["-f"] if all_threads else []
+    return run(["strace", *follow, "-qq", "-e", f"trace={WRITES}", "-e", inject, "-o", os.devnull, *command], cwd)
 
 
 def kill_after(seconds: float, command: Sequence[str], cwd: Path) -> int:

@@ -72,13 +72,13 @@ def test_killed_at_any_write_call_the_same_command_ends_like_an_uninterrupted_on
 ) -> None:
     command = COMMANDS[name]
     clear(work)
-    points = write_points(command, work, tmp_path / "log")
+    points = write_points(command, work, tmp_path / "log", all_threads=False)
     expected = results(work)
     assert len(expected) > 24 + len(GIVEN)
     assert len(points) > 8
     for point in some(points):
         clear(work)
-        assert stop_at(point, "kill", command, work).code == -9, point
+        assert stop_at(point, "kill", command, work, all_threads=False).code == -9, point
         again = run(command, work)
         assert again.code == 0, (point, again.err)
         assert results(work) == expected, point
@@ -89,11 +89,11 @@ def test_killed_at_any_write_call_the_same_command_ends_like_an_uninterrupted_on
 def test_a_failing_disk_is_one_clear_line_and_loses_nothing(name: str, action: str, work: Path, tmp_path: Path) -> None:
     command = COMMANDS[name]
     clear(work)
-    points = write_points(command, work, tmp_path / "log")
+    points = write_points(command, work, tmp_path / "log", all_threads=False)
     expected = results(work)
     for point in some(points):
         clear(work)
-        ended = stop_at(point, action, command, work)
+        ended = stop_at(point, action, command, work, all_threads=False)
         assert "Traceback" not in ended.err, (point, ended.err)
         assert ended.code in (0, 1), (point, ended.err)
         again = run(command, work)

@@ -300,3 +300,20 @@ def test_no_audit_imports_torch(work: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_repair_that_is_there_already_stays_if_it_is_the_same_and_is_never_lost(medtool: Run, work: Path) -> None:
+    fixed = work / "fixed.csv"
+    command = ("split", "audit", work / "leaky.csv", "--no-images", "--fix", fixed, "--fail-on", "never")
+    assert medtool(*command).code == 0
+    written = fixed.read_bytes()
+    assert medtool(*command).code == 0
+    assert fixed.read_bytes() == written
+    other = written.replace(b",train", b",val", 1)
+    fixed.write_bytes(other)
+    ended = medtool(*command)
+    assert ended.code == 1
+    assert "is there already and differs" in ended.err
+    assert fixed.read_bytes() == other
+    assert medtool(*command, "--overwrite").code == 0
+    assert fixed.read_bytes() == written
