@@ -151,11 +151,16 @@ def clear_memory_errors(device: str, *, task: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in text for sign in _MEMORY_SIGNS):
+        if not is_memory_error(error):
             raise
         hint = "give it more memory, or close what else uses it" if device == "cpu" else "--device cpu"
         raise MedtoolError(f"{device} has too little memory for {task}", hint=hint) from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Tell whether torch failed for lack of memory, on a device or on the CPU."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
 
 
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")

@@ -19,6 +19,8 @@ from medtool.protocols import InputSpec
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
+_CLASSIFIER_STD = 0.01  # as in torchvision's MobileNetV2 and DenseNet
+
 
 @dataclass(frozen=True, slots=True)
 class TimmArchitecture:
@@ -74,6 +76,7 @@ class TimmArchitecture:
             in_chans=in_channels,
             **self._options(),
         )
+        _start_even(network)
         if pretrained is not None:
             state = _fitted(load_state_dict(pretrained), network, _config(self.timm_name))
             is_trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
@@ -99,6 +102,13 @@ class TimmArchitecture:
                 hint=f"its own size is {self.input.size[0]}×{self.input.size[1]}",
             ) from error
         return resized
+
+    @property
+    def published_name(self) -> str:
+        """The name, with its tag, under which timm publishes weights of this network."""
+        tag = _config(self.timm_name).tag
+        plain = self.timm_name.partition(".")[0]
+        return f"{plain}.{tag}" if tag else plain
 
     def _options(self) -> dict[str, Any]:
         return {"img_size": self.input.size} if _config(self.timm_name).fixed_input_size else {}
@@ -131,6 +141,19 @@ def timm_architecture(timm_name: str, *, name: str | None = None) -> TimmArchite
         cam_layer="",
     )
     return replace(plain, cam_layer=cam_layer_of(plain.build, plain.input.size, what=plain.name))
+
+
+def _start_even(network: nn.Module) -> None:
+    """Let a classifier begin near zero, so that no class has the lead by chance.
+
+    Some of timm's, made for a thousand classes, begin with weights that grow as the classes get fewer; with two, the
+    first losses are many times that of a coin, and batches go by until they are undone.
+    """
+    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+    if isinstance(classifier, nn.Linear):
+        nn.init.normal_(classifier.weight, std=_CLASSIFIER_STD)
+        if classifier.bias is not None:
+            nn.init.zeros_(classifier.bias)
 
 
 def _fitted(state: Mapping[str, Tensor], network: nn.Module, config: PretrainedCfg) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
+from medtool.train.choices import Aggregation
 from medtool.train.metrics import Bools, Floats, decided
-from medtool.train.task import Task
-
-
-class Aggregation(enum.StrEnum):
-    """How a patient's images are taken together.
-
-    - ``mean`` of the probabilities.
-    - ``max``: the highest probability. Of labels that of each; of two classes the image with the highest of the second,
-      so that one suspicious image makes a suspicious patient; of more classes that of each, divided by their sum.
-    - ``vote``: the share of images for which a class was decided.
-    """
-
-    MEAN = "mean"
-    MAX = "max"
-    VOTE = "vote"
 
 
 @dataclass(frozen=True, slots=True)

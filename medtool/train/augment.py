@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional
 
 from medtool.errors import InputError
-from medtool.train.augment_options import PRESETS, AugmentOptions, AugmentPreset, StainNormalisation
-from medtool.train.stain import hed_jittered
+from medtool.runs.stain import hed_jittered
+from medtool.train.augment_options import PRESETS, AugmentOptions, AugmentPreset
 from medtool.train.warp import NODES, Geometry, warped
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = [
     "PRESETS",
     "AugmentOptions",
     "AugmentPreset",
-    "StainNormalisation",
     "augmented",
     "blurred",
     "generator_for",

@@ -16,14 +16,6 @@ from medtool.errors import UsageError
 MOST_ELASTIC = 0.06  # below 1/16 a deformation cannot fold the image over itself; see medtool.train.warp
 
 
-class StainNormalisation(enum.StrEnum):
-    """To which appearance every H&E image is brought, in training and in use alike."""
-
-    NONE = "none"
-    MACENKO = "macenko"
-    REINHARD = "reinhard"
-
-
 class AugmentPreset(enum.StrEnum):
     """Names of ready options: see :data:`PRESETS`."""
 

@@ -16,7 +16,6 @@ equal mass.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,23 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
 from medtool.train.calibration_maps import Isotonic, Map, Platt, Temperature
+from medtool.train.choices import CalibrationMethod
 from medtool.train.metrics import Bools, Floats, brier, nll, paired, true_or_false
-from medtool.train.task import Task
 
 FORMAT = "medtool-calibration"
 FORMAT_VERSION = 1
 BINS = 15  # of Guo et al.
 
 Numbers = npt.NDArray[np.floating[Any]]
-
-
-class CalibrationMethod(enum.StrEnum):
-    """How logits become calibrated probabilities; see :mod:`medtool.train.calibration_maps`."""
-
-    TEMPERATURE = "temperature"
-    PLATT = "platt"
-    ISOTONIC = "isotonic"
 
 
 _MAPS: Mapping[CalibrationMethod, type[Map]] = {

@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from medtool.runs.choices import Task
+from medtool.runs.probabilities import probabilities_of
 from medtool.train.metrics import Bools, Floats
-from medtool.train.probabilities import probabilities_of
-from medtool.train.task import Task
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 _NEWTON_STEPS, _HALVINGS = 100, 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,27 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medtool.errors import InputError, UsageError
-from medtool.train.task import Task
-
-
-class LossName(enum.StrEnum):
-    """Which loss is used; see :class:`Loss` for their formulas."""
-
-    CROSS_ENTROPY = "cross-entropy"
-    BCE = "bce"
-    FOCAL = "focal"
-
-
-class ClassWeights(enum.StrEnum):
-    """How much the images of a class count.
-
-    ``inverse``: one over the number of its images, so that all classes count the same together. ``effective``: one
-    over the effective number of its images, which grows ever slower than their number; gentler on rare classes.
-    """
-
-    NONE = "none"
-    INVERSE = "inverse"
-    EFFECTIVE = "effective"
+from medtool.runs.choices import Task
+from medtool.train.choices import ClassWeights, LossName
 
 
 def class_weights(counts: Sequence[int], how: ClassWeights, *, beta: float = 0.999) -> Tensor | None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import InputError, UnknownNameError, UsageError
-from medtool.train.task import Task
+from medtool.runs.choices import Task
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Sequence
 
@@ -10,20 +9,10 @@ import torch
 from torch.nn import Parameter
 
 from medtool.errors import InputError, UsageError
+from medtool.train.choices import OptimizerName
 
 BASE_LR = "initial_lr"  # where a parameter group keeps its rate before any schedule; torch's schedulers use it as well
 MOMENTUM = 0.9
-
-
-class OptimizerName(enum.StrEnum):
-    """Which optimizer is used.
-
-    ``adamw`` decays weights apart from the gradient, ``adam`` within it (L2); ``sgd`` has Nesterov momentum 0.9.
-    """
-
-    ADAMW = "adamw"
-    ADAM = "adam"
-    SGD = "sgd"
 
 
 def make_optimizer(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medtool.runs.choices import Task
 from medtool.train.calibration import BINS, Bins, binned, claims, expected_calibration_error
-from medtool.train.task import Task
 
 _SIDE, _LEFT, _TOP, _GAP = 260, 56, 62, 76  # px; a panel's square, and what is around it
 _COUNTS, _BELOW = 56, 14  # height of the drawing of counts, and its distance from the square

@@ -6,30 +6,18 @@ a training that was stopped goes on with the order it would have had.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import InputError, UsageError
+from medtool.train.choices import Sampling
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 _SHUFFLE, _ROUNDS = 1, 2  # keep the numbers of one purpose apart from the other's
-
-
-class Sampling(enum.StrEnum):
-    """How often an image is shown.
-
-    ``natural``: every image once an epoch. ``balanced``: every class equally often, and within a class every image.
-    ``patient-balanced``: every patient equally often, and within a patient every image; classes stay as they fall.
-    """
-
-    NATURAL = "natural"
-    BALANCED = "balanced"
-    PATIENT_BALANCED = "patient-balanced"
 
 
 def epoch_order(labels: Sequence[int], patients: Sequence[str], *, sampling: Sampling, seed: int, epoch: int) -> Ints:

@@ -6,7 +6,6 @@ the step alone; the plateau's state is three numbers.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
 from typing import Protocol
@@ -14,6 +13,7 @@ from typing import Protocol
 import torch
 
 from medtool.errors import InputError, UsageError
+from medtool.train.choices import ScheduleName
 from medtool.train.optimizers import BASE_LR
 
 Number = int | float | None
@@ -23,20 +23,6 @@ _ONE_CYCLE_RISE = 0.3  # of all steps; this and the next three are torch's and f
 _ONE_CYCLE_START = 1 / 25
 _ONE_CYCLE_END = _ONE_CYCLE_START / 1e4
 _LOW_MOMENTUM, _HIGH_MOMENTUM = 0.85, 0.95
-
-
-class ScheduleName(enum.StrEnum):
-    """Which schedule is used.
-
-    ``cosine``: a linear warm-up, then half a cosine down. ``one-cycle``: half a cosine up and a longer one down, with
-    momentum the other way round. ``plateau``: down by a factor whenever the monitored score has stopped improving.
-    ``constant``: after the warm-up, if there is one, as it is.
-    """
-
-    COSINE = "cosine"
-    ONE_CYCLE = "one-cycle"
-    PLATEAU = "plateau"
-    CONSTANT = "constant"
 
 
 class Schedule(Protocol):

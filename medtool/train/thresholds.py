@@ -6,7 +6,6 @@ are from, so callers pass the val part and only that.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,28 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
+from medtool.train.choices import ThresholdRule
 from medtool.train.metrics import Bools, Floats, paired
-from medtool.train.task import Task
-
-
-class ThresholdRule(enum.StrEnum):
-    """What a threshold is the best for.
-
-    ``youden``: sensitivity + specificity. ``sensitivity`` and ``specificity``: at least the target, and then the most
-    of the other. ``f1``: F1 of the positives. ``cost``: the least sum of what misses and false alarms cost, at the
-    share of positives of the images it is chosen on. Of equally good thresholds the most sensitive is taken.
-
-    References
-    ----------
-    Youden, "Index for rating diagnostic tests", Cancer 3 (1950).
-    """
-
-    YOUDEN = "youden"
-    SENSITIVITY = "sensitivity"
-    SPECIFICITY = "specificity"
-    F1 = "f1"
-    COST = "cost"
-
 
 _WITH_TARGET = (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
 from medtool.train.aggregation import Aggregation, by_patient
-from medtool.train.task import Task
 
 PATIENTS = ("b", "a", "b", "", "a", " ", "b")
 P = np.array([0.2, 0.9, 0.6, 0.3, 0.4, 0.7, 0.7])

@@ -17,6 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
+from medtool.runs.probabilities import probabilities_of
 from medtool.train.calibration import (
     Calibration,
     CalibrationMethod,
@@ -28,8 +30,6 @@ from medtool.train.calibration import (
 )
 from medtool.train.calibration_maps import MAX_TEMPERATURE, MIN_TEMPERATURE, log_odds
 from medtool.train.metrics import nll
-from medtool.train.probabilities import probabilities_of
-from medtool.train.task import Task
 
 METHODS = list(CalibrationMethod)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
 from medtool.train.losses import ClassWeights, LossName, class_weights, label_weights, make_loss, weights_of
-from medtool.train.task import Task
 
 CE, BCE, FOCAL = LossName.CROSS_ENTROPY, LossName.BCE, LossName.FOCAL
 SINGLE, MULTI = Task.SINGLE, Task.MULTI

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sklearn_metrics
 
 from medtool.errors import InputError, UnknownNameError, UsageError
+from medtool.runs.choices import Task
 from medtool.train.metrics import METRICS, area_under_curve, brier, decided, is_better, is_higher_better, nll, score
-from medtool.train.task import Task
 
 CLASSES = ("nevus", "melanoma", "keratosis")
 

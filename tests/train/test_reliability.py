@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from medtool.errors import InputError
+from medtool.runs.choices import Task
 from medtool.train.calibration import expected_calibration_error
 from medtool.train.reliability import reliability_diagram
-from medtool.train.task import Task
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_curve
 
 from medtool.errors import InputError, UsageError
+from medtool.runs.choices import Task
 from medtool.train.metrics import Bools, Floats
-from medtool.train.task import Task
 from medtool.train.thresholds import Costs, Threshold, ThresholdRule, choose, choose_for_classes
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from medtool.errors import InputError
-from medtool.train.augment_options import StainNormalisation
+from medtool.runs.choices import StainNormalisation
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,8 +13,8 @@ from PIL import Image
 from skimage import color, data
 
 from medtool.errors import InputError
-from medtool.train.augment_options import StainNormalisation
-from medtool.train.stain import (
+from medtool.runs.choices import StainNormalisation
+from medtool.runs.stain import (
     REFERENCE_COLOURS,
     REFERENCE_STAINS,
     find_colours,

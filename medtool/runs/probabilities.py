@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtool.train.task import Task
+from medtool.runs.choices import Task
 
 
 def probabilities_of(logits: npt.NDArray[np.floating[Any]], task: Task) -> npt.NDArray[np.float64]:
