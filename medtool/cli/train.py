@@ -17,6 +17,7 @@ from medtool.train.choices import (
     Cache,
     CalibrationMethod,
     ClassWeights,
+    Costs,
     LossName,
     OptimizerName,
     Sampling,
@@ -388,14 +389,14 @@ def _numbers(text: str, flag: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _costs(text: str) -> tuple[float, float] | None:
+def _costs(text: str) -> Costs | None:
     if not text:
         return None
     try:
         miss, false_alarm = map(float, text.split(","))
     except ValueError:
         raise UsageError(f"--costs {text!r} must be two numbers, of a miss and of a false alarm: 10,1") from None
-    return miss, false_alarm
+    return Costs(miss, false_alarm)
 
 
 def _config(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class Map(Protocol):
 class Temperature:
     """Logits are divided by one number before softmax or sigmoids.
 
-    The number with the least negative log-likelihood, from 0.01 to 100. At these limits it says that the data fitted on
-    were told apart without any error (0.01), or that the logits told nothing (100). 1 is among the choices, so the
-    likelihood on these data is never lower than before.
+    The number with the least negative log-likelihood, from 0.01 to 100; at 100 the logits told nothing. Data that are
+    told apart without any error have no such number, as ever smaller ones fit ever better and would make certainties of
+    the next data: it is 1 then. 1 is among the choices, so the likelihood on these data is never lower than before.
 
     References
     ----------
@@ -69,7 +69,7 @@ class Temperature:
         if slope(low) >= 0:
             inverse = low
         elif slope(high) <= 0:
-            inverse = high
+            inverse = 1.0
         else:
             inverse = float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
         # Rounding alone could make a loss out of no gain.

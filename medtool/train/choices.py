@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+import math
+from dataclasses import dataclass
+
+from medtool.errors import UsageError
 
 
 class Cache(enum.StrEnum):
@@ -119,3 +123,37 @@ class Aggregation(enum.StrEnum):
     MEAN = "mean"
     MAX = "max"
     VOTE = "vote"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a missed positive and a false alarm cost, in one unit; only their ratio matters."""
+
+    miss: float
+    false_alarm: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("miss", self.miss), ("false alarm", self.false_alarm)):
+            if not 0 < value < math.inf:
+                raise UsageError(f"the cost of a {name} is {value:g}; it must be above 0 and finite")
+
+
+def check_threshold(rule: ThresholdRule, target: float | None, costs: Costs | None) -> None:
+    """Refuse a rule without what it needs, or with what it has no use for.
+
+    Raises
+    ------
+    UsageError
+        If a target or costs are missing, out of range, or given to a rule that has none.
+    """
+    if rule in (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY):
+        if target is None:
+            raise UsageError(f"the threshold rule {rule} needs a target, such as 0.9")
+        if not 0 < target <= 1:
+            raise UsageError(f"the target {rule} is {target:g}; it must be above 0 and at most 1")
+    elif target is not None:
+        raise UsageError(f"the threshold rule {rule} has no target, and {target:g} was given")
+    if rule is ThresholdRule.COST and costs is None:
+        raise UsageError("the threshold rule cost needs what a miss and a false alarm cost, such as --costs 10,1")
+    if rule is not ThresholdRule.COST and costs is not None:
+        raise UsageError(f"the threshold rule {rule} has no costs, and some were given")

@@ -16,11 +16,13 @@ from medtool.train.choices import (
     Cache,
     CalibrationMethod,
     ClassWeights,
+    Costs,
     LossName,
     OptimizerName,
     Sampling,
     ScheduleName,
     ThresholdRule,
+    check_threshold,
 )
 
 MAX_SEED = 2**31 - 1
@@ -108,7 +110,7 @@ class TrainOptions:
     calibration: CalibrationMethod = CalibrationMethod.TEMPERATURE
     threshold: ThresholdRule | None = None
     threshold_target: float | None = None
-    costs: tuple[float, float] | None = None
+    costs: Costs | None = None
     seed: int = 905
 
     def __post_init__(self) -> None:
@@ -139,6 +141,13 @@ class TrainOptions:
                 raise UsageError(f"{flag} is {number:g}; it must be from {low:g} to {high:g}")
         if not 0 < self.lr <= 100:
             raise UsageError(f"--lr is {self.lr:g}; it must be above 0 and at most 100")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.threshold is not None:
+            check_threshold(self.threshold, self.threshold_target, self.costs)
+        elif self.threshold_target is not None or self.costs is not None:
+            raise UsageError("--threshold-target and --costs are for --threshold, which is not given")
         if self.focal_alpha is not None and not 0 < self.focal_alpha < 1:
             raise UsageError(f"--focal-alpha is {self.focal_alpha:g}; it must lie between 0 and 1")
         if self.focal_alpha is not None and self.task is Task.SINGLE:
@@ -210,4 +219,6 @@ class WorkOptions:
 def _plain(value: object) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, Costs):
+        return {"miss": value.miss, "false_alarm": value.false_alarm}
     return list(value) if isinstance(value, tuple) else value

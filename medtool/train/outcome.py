@@ -30,7 +30,7 @@ from medtool.train.material import Material
 from medtool.train.metrics import score
 from medtool.train.options import TrainOptions, WorkOptions
 from medtool.train.reliability import reliability_diagram
-from medtool.train.thresholds import Costs, Threshold, choose_for_classes
+from medtool.train.thresholds import Threshold, choose_for_classes
 
 CALIBRATION_NAME = "calibration.json"
 RELIABILITY_NAME = "reliability.svg"
@@ -168,7 +168,7 @@ def _calibrate(
             task=card.task,
             classes=card.classes,
             target=options.threshold_target,
-            costs=None if options.costs is None else Costs(*options.costs),
+            costs=options.costs,
         )
         found = Calibrated(calibration, thresholds)
     document["thresholds"] = {name: each.document() for name, each in found.thresholds.items()}

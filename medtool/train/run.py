@@ -34,6 +34,7 @@ from medtool.train.augment_options import PRESETS
 from medtool.train.batches import Batches
 from medtool.train.curves import as_png, as_svg, curves
 from medtool.train.environment import environment_of
+from medtool.train.freezing import parse_unfreezing
 from medtool.train.loop import RESUME_NAME, Fitted, Lessons, Training, Watch
 from medtool.train.material import Material, check_metadata, look_at_images, material_of
 from medtool.train.metrics import is_higher_better
@@ -171,17 +172,13 @@ def train_run(
         See :class:`medtool.train.loop.Training`, :func:`medtool.train.material.material_of` and the like.
     """
     team = team or Alone()
-    is_higher_better(options.monitor)  # refuses a name that means nothing, before any image is read
-    material = material_of(manifest, roles, task=options.task, positive=options.positive, unit=job.unit)
-    if options.monitor.partition("/")[2] not in ("", *material.classes):
-        raise UsageError(f"--monitor {options.monitor}: the classes are {', '.join(material.classes)}")
-    check_metadata(material.table, options.metadata)
-    architecture = sized(options.model, options.size_px, metadata=options.metadata)
-    height, width = architecture.input.size
-    preprocessing = Preprocessing(height, width, architecture.input.mean, architecture.input.std, options.stain)
+    parse_unfreezing(options.unfreeze)
+    material = _material(manifest, roles, options, unit=job.unit)
+    card, encoder = _card(material, options)
+    network = _fresh(card, job.start, seed=options.seed, say=watch.say)
     pictures = Pictures(
         material.paths,
-        preprocessing,
+        card.preprocessing,
         cache=work.cache,
         limit_bytes=int(work.cache_gib * 2**30),
         folder=work.cache_folder,
@@ -191,6 +188,7 @@ def train_run(
         hashes = _hashes(material, pictures)
         made_with = {
             "options": options.document(),
+            "precision": work.precision,
             "fold": job.fold,
             "start": _describe(job.start),
             "classes": list(material.classes),
@@ -200,38 +198,22 @@ def train_run(
         started = _claim(job, made_with, team)
         if started["status"] == "finished":
             return _summary(job.out, material, was_finished=True)
-        encoder = None
-        if options.metadata:
-            encoder = MetadataEncoder.fit(material.table[material.places("train").tolist()], options.metadata)
-        card = Card(
-            architecture=options.model,
-            task=options.task,
-            classes=material.classes,
-            preprocessing=preprocessing,
-            metadata=None if encoder is None else encoder.document(),
-            epoch=0,
-            monitor=options.monitor.replace("/", "-"),
-            score=0.0,
-            seed=options.seed,
-        )
         if team.rank == 0:
             on_images(hashes)
             _write_opening(job, material, work)
         team.wait()
-        network = _fresh(card, job.start, seed=options.seed, say=watch.say)
         metadata = None if encoder is None else encoder.encode(material.table)
         batches = Batches(pictures, material.targets, metadata, batch_size=options.batch_size, threads=work.n_threads)
-        lessons = _lessons(material, batches)
         _prepare_torch(work)
         training = Training(
             network,
-            lessons,
+            _lessons(material, batches),
             options,
             work,
             card=card,
             augment=PRESETS[options.augment],
             folder=job.out,
-            watch=Watch(watch.say, watch.steps, _recorder(job.out, options, watch)),
+            watch=Watch(watch.say, watch.steps, _recorder(job.out, watch)),
             team=team,
         )
         fitted = training.run()
@@ -249,6 +231,37 @@ def train_run(
             )
         team.wait()
     return _summary(job.out, material, was_finished=False)
+
+
+def _material(manifest: Manifest, roles: pl.Series, options: TrainOptions, *, unit: str) -> Material:
+    """Return the material, and refuse what cannot be monitored or encoded, before any image is read."""
+    is_higher_better(options.monitor)
+    material = material_of(manifest, roles, task=options.task, positive=options.positive, unit=unit)
+    if options.monitor.partition("/")[2] not in ("", *material.classes):
+        raise UsageError(f"--monitor {options.monitor}: the classes are {', '.join(material.classes)}")
+    check_metadata(material.table, options.metadata)
+    return material
+
+
+def _card(material: Material, options: TrainOptions) -> tuple[Card, MetadataEncoder | None]:
+    """Return what will be known of every checkpoint, and how metadata are encoded, by the train part alone."""
+    architecture = sized(options.model, options.size_px, metadata=options.metadata)
+    height, width = architecture.input.size
+    encoder = None
+    if options.metadata:
+        encoder = MetadataEncoder.fit(material.table[material.places("train").tolist()], options.metadata)
+    card = Card(
+        architecture=options.model,
+        task=options.task,
+        classes=material.classes,
+        preprocessing=Preprocessing(height, width, architecture.input.mean, architecture.input.std, options.stain),
+        metadata=None if encoder is None else encoder.document(),
+        epoch=0,
+        monitor=options.monitor.replace("/", "-"),
+        score=0.0,
+        seed=options.seed,
+    )
+    return card, encoder
 
 
 @contextlib.contextmanager
@@ -362,7 +375,7 @@ def _prepare_torch(work: WorkOptions) -> None:
     torch.backends.cudnn.benchmark = not work.deterministic
 
 
-def _recorder(out: Path, options: TrainOptions, watch: Watch) -> Callable[[Mapping[str, Any]], None]:
+def _recorder(out: Path, watch: Watch) -> Callable[[Mapping[str, Any]], None]:
     """Return what writes down each epoch, for people to look at while it goes on."""
 
     def record(line: Mapping[str, Any]) -> None:
@@ -455,10 +468,8 @@ def draw_preview(manifest: Manifest, roles: pl.Series, options: TrainOptions, pa
     InputError
         If none of them can be read.
     """
-    material = material_of(manifest, roles, task=options.task, positive=options.positive)
-    architecture = sized(options.model, options.size_px, metadata=options.metadata)
-    height, width = architecture.input.size
-    preprocessing = Preprocessing(height, width, architecture.input.mean, architecture.input.std, options.stain)
+    material = _material(manifest, roles, options, unit="patient")
+    preprocessing = _card(material, options)[0].preprocessing
     train = material.places("train")
     patients = [material.patients[place] for place in train]
     labels = _rarest(material.targets[train])

@@ -14,25 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtool.errors import InputError, UsageError
+from medtool.errors import InputError
 from medtool.runs.choices import Task
-from medtool.train.choices import ThresholdRule
+from medtool.train.choices import Costs, ThresholdRule, check_threshold
 from medtool.train.metrics import Bools, Floats, paired
-
-_WITH_TARGET = (ThresholdRule.SENSITIVITY, ThresholdRule.SPECIFICITY)
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a missed positive and a false alarm cost, in one unit; only their ratio matters."""
-
-    miss: float
-    false_alarm: float
-
-    def __post_init__(self) -> None:
-        for name, value in (("miss", self.miss), ("false alarm", self.false_alarm)):
-            if not 0 < value < math.inf:
-                raise UsageError(f"the cost of a {name} is {value:g}; it must be above 0 and finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +117,7 @@ def choose(
     InputError
         If there is no positive or no negative, or a value is out of range.
     """
-    _check_options(rule, target, costs)
+    check_threshold(rule, target, costs)
     column = np.asarray(scores, dtype=np.float64)
     if column.ndim != 1:
         raise InputError(f"scores have shape {column.shape}; it must be (n,)")
@@ -185,20 +170,6 @@ def choose_for_classes(
         except InputError as error:
             raise InputError(f"class {classes[place]!r}: {error.message}", hint=error.hint) from error
     return chosen
-
-
-def _check_options(rule: ThresholdRule, target: float | None, costs: Costs | None) -> None:
-    if rule in _WITH_TARGET:
-        if target is None:
-            raise UsageError(f"the threshold rule {rule} needs a target, such as 0.9")
-        if not 0 < target <= 1:
-            raise UsageError(f"the target {rule} is {target:g}; it must be above 0 and at most 1")
-    elif target is not None:
-        raise UsageError(f"the threshold rule {rule} has no target, and {target:g} was given")
-    if rule is ThresholdRule.COST and costs is None:
-        raise UsageError("the threshold rule cost needs what a miss and a false alarm cost")
-    if rule is not ThresholdRule.COST and costs is not None:
-        raise UsageError(f"the threshold rule {rule} has no costs, and some were given")
 
 
 def _cuts(values: Floats, is_so: Bools) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
