@@ -309,8 +309,7 @@ def _claim(job: Job, made_with: Mapping[str, Any], team: Team) -> dict[str, Any]
         lineage.refuse_other(job.out, before, json.loads(json.dumps(now)))
     else:
         _refuse_foreign(job.out)
-        make_folder(job.out / checkpoints.FOLDER)
-        lineage.write_lineage(job.out, now)
+        lineage.write_lineage(job.out, now)  # first of all: a folder with anything else and without it is no run
     team.wait()
     return before or now
 
@@ -331,6 +330,7 @@ def _clear(out: Path) -> None:
 
 
 def _write_opening(job: Job, material: Material, work: WorkOptions) -> None:
+    make_folder(job.out / checkpoints.FOLDER)
     table = material.table.with_columns(pl.Series("split", material.roles))
     kept = [name for name in ("image_id", "patient", "label", "split") if name in table.columns]
     write_whole(job.out / SPLIT_NAME, table.select(kept).write_csv().encode())
