@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from medtool import __version__
-from medtool.cli import console, demo, doctor, manifest, plugins, segment, split, train, weights
+from medtool.cli import console, demo, doctor, manifest, plugins, predict, segment, split, train, weights
 from medtool.cli.params import command
 from medtool.errors import ExitCode
 
@@ -47,6 +47,9 @@ app.command("manifest", short_help="Turn a known folder layout into a manifest."
 app.add_typer(split.app, name="split", short_help="Splits: make, audit, import, export.")
 app.command("train", short_help="Train a classifier, calibrate and score it.", epilog=train.EXAMPLES)(
     command(train.train)
+)
+app.command("predict", short_help="Probabilities from trained networks.", epilog=predict.EXAMPLES)(
+    command(predict.predict)
 )
 app.command("segment", short_help="Segment the object in each image.", epilog=segment.EXAMPLES)(
     command(segment.segment)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtool.cli import console
+from medtool.cli.given import default_out, show_failures, stdin_of
 from medtool.errors import ExitCode, UsageError
 from medtool.images.options import ReadOptions
 from medtool.segment.options import CleanOptions, PromptOptions, Strategy
@@ -28,8 +28,6 @@ medtool segment data/manifest.csv --segmenter sam-vit-b --points 5 --out masks/
 find scans -name '*.dcm' -print0 | medtool segment - -0 --out masks/
 """
 
-
-MAX_NAMED_FAILURES = 10
 
 _MASK_FOLDERS = frozenset(("mask", "masks", "label", "labels", "segmentation", "segmentations", "groundtruth", "gt"))
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_segmentation", "_gt")
@@ -146,7 +144,7 @@ def segment(
 
     from medtool.inputs import find_images
 
-    listing = find_images(inputs, stdin=_stdin_of(inputs), null_separated=null)
+    listing = find_images(inputs, stdin=stdin_of(inputs), null_separated=null)
     for note in (*listing.notes, *_notes_on_masks(listing)):
         console.say(note)
 
@@ -165,7 +163,9 @@ def segment(
             "heatmap: a saliency map, without training (docs/explanation/saliency.md); --heatmaps FILE takes yours"
         )
     console.detail(f"{len(listing.items)} images, {len(listing.problems)} that cannot be used")
-    job = Job(_default_out(inputs) if out is None else Path(out), choice, prompt, clean, read, heatmaps, overlays)
+    job = Job(
+        default_out(inputs, "masks") if out is None else Path(out), choice, prompt, clean, read, heatmaps, overlays
+    )
     made_with = options_of(job, heatmap=source)
     console.detail(f"to {job.out}, made with {json.dumps(made_with)}")
     summary = segment_images(
@@ -178,29 +178,6 @@ def segment(
     _show(summary)
     if summary.failed:
         raise typer.Exit(ExitCode.PARTIAL)
-
-
-def _stdin_of(inputs: list[str]) -> Any:
-    if "-" not in inputs:
-        return None
-    if sys.stdin is None or sys.stdin.closed:
-        raise UsageError("- asks for paths on stdin, and stdin is closed")
-    return sys.stdin.buffer
-
-
-def _default_out(inputs: list[str]) -> Path:
-    if inputs[0] == "-":
-        return Path("stdin-masks")
-    path = Path(inputs[0]).resolve()
-    if not path.is_dir():
-        # One file gives its own name; a manifest, a glob and many files that of their folder.
-        is_one = len(inputs) == 1 and path.exists() and path.suffix.lower() not in (".csv", ".parquet")
-        path = path.with_suffix("") if is_one else path.parent
-    while any(character in path.name for character in "*?["):
-        path = path.parent
-    if not path.name:
-        raise UsageError(f"no name for the result can be made from {inputs[0]!r}", hint="give a folder with --out")
-    return Path(f"{path.name}-masks")
 
 
 def _notes_on_masks(listing: Listing) -> list[str]:
@@ -240,7 +217,7 @@ def _show(summary: Summary) -> None:
             console.out(str(mask))
     else:
         console.out(str(summary.table))
-    _show_failures(summary)
+    show_failures(((row.image_id, row.reason) for row in summary.failed), "masks.csv")
     if summary.sheet is not None:
         shown, of = summary.sheet_shows
         console.say(f"{summary.sheet} shows {shown} of {of} images")
@@ -251,16 +228,3 @@ def _show(summary: Summary) -> None:
     )
     if summary.others:
         console.say(f"{summary.table} also holds {summary.others} finished images that were not given now")
-
-
-def _show_failures(summary: Summary) -> None:
-    """Name failed images with their reasons; many with one reason in one line."""
-    by_reason: dict[str, list[str]] = {}
-    for row in summary.failed:
-        by_reason.setdefault(row.reason, []).append(row.image_id)
-    for reason, names in list(by_reason.items())[:MAX_NAMED_FAILURES]:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        console.warn(f"{', '.join(names[:3])}{more}: {reason}")
-    left = sum(len(names) for names in list(by_reason.values())[MAX_NAMED_FAILURES:])
-    if left:
-        console.warn(f"{left} more failed; masks.csv names each with its reason")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from medtool.errors import InputError, reason_of
 
 NAME = "predictions.csv"
 _SEEN_ROLES = ("", "train", "val")
@@ -79,3 +82,44 @@ def header_line(classes: Sequence[str], *, has_logits: bool) -> bytes:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow(header_of(classes, has_logits=has_logits))
     return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield each row of a ``predictions.csv`` by the names of its columns, in order; only one is in memory at a time.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, lacks a column that each such file has, or a row is cut off.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = next(reader, [])
+            lacking = [name for name in header_of((), has_logits=False) if name not in header]
+            if lacking:
+                raise InputError(f"{path} has no column {lacking[0]!r}; medtool predict and medtool train write it")
+            for row in reader:
+                if len(row) != len(header):
+                    raise InputError(f"{path}, line {reader.line_num}: {len(row)} fields where there are {len(header)}")
+                yield dict(zip(header, row, strict=True))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def classes_of(path: Path) -> tuple[str, ...]:
+    """Return the classes that a ``predictions.csv`` has probabilities of, in their order.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            header = next(csv.reader(stream), [])
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    return tuple(name.removeprefix("probability/") for name in header if name.startswith("probability/"))

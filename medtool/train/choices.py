@@ -157,3 +157,17 @@ def check_threshold(rule: ThresholdRule, target: float | None, costs: Costs | No
         raise UsageError("the threshold rule cost needs what a miss and a false alarm cost, such as --costs 10,1")
     if rule is not ThresholdRule.COST and costs is not None:
         raise UsageError(f"the threshold rule {rule} has no costs, and some were given")
+
+
+class Views(enum.StrEnum):
+    """In which poses an image is shown to a network whose probabilities are then averaged (test-time augmentation).
+
+    ``flips``: as it is, mirrored left to right, upside down, and both. ``quarter-turns``: turned by 0, 90, 180 and 270
+    degrees. ``all``: the eight poses of a square. Each set holds every pose of a pose, so that an image and its mirror
+    image, or itself turned, get the same probabilities.
+    """
+
+    NONE = "none"
+    FLIPS = "flips"
+    QUARTER_TURNS = "quarter-turns"
+    ALL = "all"

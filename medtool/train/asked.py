@@ -1,0 +1,79 @@
+"""Images that predictions are asked of: what is known of each beforehand, and how the run calls its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medtool.runs.choices import Task
+from medtool.train.ensemble import Member
+from medtool.train.material import SEPARATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One image.
+
+    Attributes
+    ----------
+    image
+        As the result names the file.
+    path
+        The file; None where there is none to read.
+    columns
+        Its row of the manifest; empty without one.
+    split
+        Its part of the split, where that is known.
+    seen
+        Train or val where it is known beforehand that a run has seen it.
+    reason
+        Why it cannot be used; empty where it may be tried.
+    """
+
+    image_id: str
+    image: str
+    path: Path | None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    split: str = ""
+    seen: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How runs call what a manifest calls otherwise.
+
+    Attributes
+    ----------
+    positive
+        The label that they tell from all others, which together are the first class; empty where all are told apart.
+    """
+
+    classes: tuple[str, ...]
+    task: Task
+    positive: str = ""
+
+    @classmethod
+    def of(cls, members: Sequence[Member]) -> Labels:
+        """Return how these runs call labels; where they do not agree on a positive one, labels stay as they are."""
+        positives = {member.positive for member in members}
+        card = members[0].card
+        return cls(card.classes, card.task, positives.pop() if len(positives) == 1 else "")
+
+    def known(self, label: str) -> str:
+        """Return a label as the runs know it, and one that they do not know as it is written."""
+        plain = label.strip()
+        if self.task is Task.MULTI:
+            names = {part.strip() for part in plain.split(SEPARATOR) if part.strip()}
+            is_known = names <= set(self.classes)
+            return SEPARATOR.join(name for name in self.classes if name in names) if is_known else label
+        if self.positive and plain:
+            return plain if plain == self.positive else self.classes[0]
+        return plain if plain in self.classes else label
+
+    def is_known(self, label: str) -> bool:
+        """Tell whether a label is empty, or one that the runs know."""
+        found = self.known(label)
+        names = found.split(SEPARATOR) if self.task is Task.MULTI else [found]
+        return not found.strip() or all(name in self.classes for name in names)
