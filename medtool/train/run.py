@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -198,13 +199,13 @@ def train_run(
         started = _claim(job, made_with, team)
         if started["status"] == "finished":
             return _summary(job.out, material, was_finished=True)
+        _prepare_torch(work)
         if team.rank == 0:
             on_images(hashes)
             _write_opening(job, material, work)
         team.wait()
         metadata = None if encoder is None else encoder.encode(material.table)
         batches = Batches(pictures, material.targets, metadata, batch_size=options.batch_size, threads=work.n_threads)
-        _prepare_torch(work)
         training = Training(
             network,
             _lessons(material, batches),
@@ -371,6 +372,8 @@ def _rarest(targets: npt.NDArray[np.float32]) -> list[int]:
 
 
 def _prepare_torch(work: WorkOptions) -> None:
+    if work.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are refused
     torch.use_deterministic_algorithms(work.deterministic)
     torch.backends.cudnn.benchmark = not work.deterministic
 
