@@ -125,7 +125,10 @@ def start_from(network: nn.Module, checkpoint: Path, card: Card) -> list[str]:
             for name, value in state.items()
             if name in own and value.shape[:1] == (n_theirs,) and _is_last(name, own, n_own)
         ]
+    is_trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     fill(network, {**state, **{name: own[name] for name in changed}}, path=checkpoint, what=card.architecture)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(is_trained[name])
     return changed
 
 
