@@ -75,7 +75,7 @@ def predict(
     ] = PredictOptions.threads,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto (fp32, to which the others add up to a percentage point), fp32, bf16 or fp16.")
+        str, typer.Option(help="auto (fp32), fp32, bf16 or fp16; the last two move probabilities.")
     ] = "auto",
     channels_last: Annotated[
         bool, typer.Option("--channels-last/--channels-first", help="Order of pixels in memory; the first is faster.")
@@ -109,7 +109,7 @@ def predict(
         patients=patients,
         allow_seen=allow_seen,
         device=chosen,
-        # Not bf16 where that is fast: it moves probabilities by a percentage point, and calibrated ones should stay.
+        # Not bf16 where that is fast: it moved probabilities by up to 0.06 (docs/how-to/predict.md).
         precision=resolve_precision("fp32" if precision == "auto" else precision, chosen),
         batch_size=batch_size,
         threads=threads,

@@ -23,7 +23,6 @@ from medtool.runs.network import load_network
 from medtool.runs.preprocessing import Preprocessing
 from medtool.runs.probabilities import probabilities_of
 from medtool.storage import sha256_of
-from medtool.train.batch_norm import folded
 from medtool.train.outcome import CALIBRATION_NAME, Calibrated, read_calibrated
 from medtool.train.predict_options import PredictOptions
 from medtool.train.thresholds import Threshold
@@ -177,7 +176,7 @@ class Ensemble:
         layout = torch.channels_last if is_last else torch.contiguous_format
         encoder = None if card.metadata is None else MetadataEncoder.of(card.metadata)
         with clear_memory_errors(self._options.device, task=f"the network of {member.run.folder}"):
-            network = folded(load_network(member.run.checkpoint, card), card, 0 if encoder is None else encoder.width)
+            network = load_network(member.run.checkpoint, card)
             network = network.to(self._device, memory_format=layout)  # type: ignore[call-overload]
         return _Loaded(member, network, Normaliser(card.preprocessing, self._device, is_channels_last=is_last), encoder)
 
