@@ -13,9 +13,12 @@ from medtool.errors import InputError, UsageError
 
 DRAWS = 2000
 LEVEL = 0.95
+_AT_ONCE = 1 << 21  # weights of images that are held at a time
 
-Scores = Mapping[str, float | None]
+Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+#: Takes weights ``(draws, images)`` and gives each score of each draw, ``(draws,)``, NaN where it is undefined.
+Scores = Callable[[Floats], Mapping[str, Floats]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +45,25 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high, "n_undefined": self.n_undefined}
 
 
-def clusters_of(groups: Sequence[str]) -> list[Places]:
-    """Return the places of each group's members; an empty name is a group of its own."""
-    members: dict[str | int, list[int]] = {}
-    for place, name in enumerate(groups):
-        members.setdefault(name.strip() or place, []).append(place)
-    return [np.array(places, dtype=np.int64) for places in members.values()]
+def clusters_of(groups: Sequence[str]) -> Places:
+    """Return the number of each image's cluster, from 0, by its group's name; an empty name is a cluster of its own."""
+    numbers: dict[str | int, int] = {}
+    keys = [name.strip() or place for place, name in enumerate(groups)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def clustered_intervals(
-    scores: Callable[[Places], Scores],
-    clusters: Sequence[Places],
-    *,
-    seed: int,
-    draws: int = DRAWS,
-    level: float = LEVEL,
+    scores: Scores, clusters: Places, *, seed: int, draws: int = DRAWS, level: float = LEVEL
 ) -> dict[str, Interval]:
     """Return percentile intervals of several scores of the same images.
 
     Parameters
     ----------
     scores
-        Gives the scores of the images at these places, of which some come several times.
+        Of images that count as often as their weights say.
     clusters
-        Places of the images of each patient; as many clusters are drawn as there are, with replacement.
+        Shape ``(images,)``: the number of each image's patient, from 0. As many are drawn as there are, with
+        replacement.
     seed
         The same gives the same intervals.
     level
@@ -76,7 +74,7 @@ def clustered_intervals(
     UsageError
         If ``draws`` is less than 100 or ``level`` out of range.
     InputError
-        If there is no cluster.
+        If there is no image.
 
     References
     ----------
@@ -85,22 +83,28 @@ def clustered_intervals(
     """
     if draws < 100 or not 0 < level < 1:
         raise UsageError(f"{draws} draws at level {level:g}; it must be 100 draws or more, and a level between 0 and 1")
-    if not clusters:
+    if not len(clusters):
         raise InputError("there is no image to draw from")
     chance = np.random.default_rng(seed)
-    given = scores(np.sort(np.concatenate(clusters)))
-    drawn: dict[str, list[float]] = {name: [] for name in given}
-    for _ in range(draws):
-        picked = chance.integers(0, len(clusters), len(clusters))
-        for name, value in scores(np.concatenate([clusters[place] for place in picked])).items():
-            if value is not None:
-                drawn[name].append(value)
-    found = {}
-    for name, value in given.items():
-        n_undefined = draws - len(drawn[name])
-        if value is None or n_undefined > draws / 20:
-            found[name] = Interval(value, None, None, n_undefined)
-            continue
-        low, high = np.quantile(drawn[name], [(1 - level) / 2, (1 + level) / 2])
-        found[name] = Interval(value, float(low), float(high), n_undefined)
-    return found
+    given = scores(np.ones((1, len(clusters))))
+    n_clusters = int(clusters.max()) + 1
+    at_once = max(1, _AT_ONCE // len(clusters))
+    drawn: dict[str, list[Floats]] = {name: [] for name in given}
+    for start in range(0, draws, at_once):
+        picked = chance.integers(0, n_clusters, (min(at_once, draws - start), n_clusters))
+        rows = np.arange(len(picked))[:, None] * n_clusters
+        counts = np.bincount((picked + rows).ravel(), minlength=picked.size).reshape(picked.shape)
+        for name, values in scores(counts[:, clusters].astype(np.float64)).items():
+            drawn[name].append(values)
+    return {
+        name: _interval(float(values[0]), np.concatenate(drawn[name]), level=level) for name, values in given.items()
+    }
+
+
+def _interval(value: float, drawn: Floats, *, level: float) -> Interval:
+    known = drawn[~np.isnan(drawn)]
+    n_undefined = len(drawn) - len(known)
+    if np.isnan(value) or n_undefined > len(drawn) / 20:
+        return Interval(None if np.isnan(value) else value, None, None, n_undefined)
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), n_undefined)

@@ -19,7 +19,8 @@ from medtool.runs.forward import Normaliser
 from medtool.runs.network import load_network
 from medtool.runs.predictions import Prediction
 from medtool.runs.probabilities import probabilities_of
-from medtool.statistics.bootstrap import clustered_intervals, clusters_of
+from medtool.statistics.bootstrap import DRAWS, clustered_intervals, clusters_of
+from medtool.statistics.classification import WeightedScores
 from medtool.storage import read_json, sha256_of, write_json, write_whole
 from medtool.train.batches import Batches
 from medtool.train.calibration import Calibration, calibration_report, cross_fitted, fit
@@ -27,7 +28,7 @@ from medtool.train.choices import CalibrationMethod
 from medtool.train.decide import decisions_of, names_of
 from medtool.train.loop import logits_of
 from medtool.train.material import Material
-from medtool.train.metrics import score
+from medtool.train.metrics import decided, score
 from medtool.train.options import TrainOptions, WorkOptions
 from medtool.train.reliability import reliability_diagram
 from medtool.train.thresholds import Threshold, choose_for_classes
@@ -38,7 +39,6 @@ SCORES_NAME = "scores.json"
 NAMES = (CALIBRATION_NAME, RELIABILITY_NAME, SCORES_NAME, predictions.NAME)
 FOLDS = 5  # of the calibration that is measured on images it was not fitted on
 _FORMAT_VERSION = 1
-_DRAWS = 1000
 
 Floats = npt.NDArray[np.float64]
 
@@ -205,24 +205,19 @@ def scored(
     """Return every score of a part, the main ones with an interval over patients."""
     scores = score(p, targets, task=card.task, classes=card.classes)
     clusters = clusters_of(patients)
-    main = ("accuracy", "balanced_accuracy", "auc", "f1")
-
-    def main_scores(places: npt.NDArray[np.int64]) -> dict[str, float | None]:
-        found = score(p[places], targets[places], task=card.task, classes=card.classes)
-        return {name: found[name] for name in main}
-
     intervals = {}
     if len(p):
-        found = clustered_intervals(main_scores, clusters, seed=seed, draws=_DRAWS)
+        weighted = WeightedScores(p, decided(p, card.task), targets > 0.5, is_exclusive=card.task is Task.SINGLE)
+        found = clustered_intervals(weighted, clusters, seed=seed)
         intervals = {name: interval.document() for name, interval in found.items()}
     return {
         "n_images": len(p),
-        "n_patients": len(clusters),
+        "n_patients": len(set(clusters.tolist())),
         "n_unknown_patients": sum(not name.strip() for name in patients),
         "per_class": {name: int(count) for name, count in zip(card.classes, targets.sum(axis=0), strict=True)},
         "scores": scores,
         "intervals": intervals,
-        "interval_method": f"percentile bootstrap over patients, {_DRAWS} draws, 95%",
+        "interval_method": f"percentile bootstrap over patients, {DRAWS} draws, 95%",
     }
 
 
