@@ -177,7 +177,7 @@ def _asked(
     """Return the images to predict, and how those were recognised that a run has seen."""
     from medtool.train.asked import Asked
 
-    rows, roles = _rows_of_manifests(inputs, runs, is_split_asked=bool(parts))
+    rows, roles = _rows_of_manifests(listing, inputs, runs, is_split_asked=bool(parts))
     asked: list[Asked] = []
     sights: list[Sight] = []
     for item in listing.items:
@@ -201,22 +201,25 @@ def _asked(
 
 
 def _rows_of_manifests(
-    inputs: list[str], runs: list[Run], *, is_split_asked: bool
+    listing: Listing, inputs: list[str], runs: list[Run], *, is_split_asked: bool
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Return the rows of all manifests by their ids, and the part of each where folds decide it."""
+    """Return the manifests' rows of images that cannot be used, by id, and each image's part where folds decide it."""
     from medtool.errors import ManifestError
     from medtool.manifest import SUFFIXES, read_manifest
     from medtool.roles import folds_of, roles_of
 
     rows: dict[str, dict[str, str]] = {}
     roles: dict[str, str] = {}
+    problems = {problem.image_id for problem in listing.problems}
+    if not problems and not any(item.columns.get("fold") for item in listing.items):
+        return rows, roles
     held_out = {run.lineage["made_with"].get("fold") for run in runs}
     fold = held_out.pop() if len(held_out) == 1 else None
     for path in (Path(given) for given in inputs):
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         manifest = read_manifest(path)
-        rows |= {row["image_id"]: row for row in manifest.rows()}
+        rows |= {row["image_id"]: row for row in manifest.rows() if row["image_id"] in problems}
         folds = folds_of(manifest)
         if fold in folds:
             roles |= dict(zip(manifest.table.get_column("image_id"), roles_of(manifest, fold), strict=True))
