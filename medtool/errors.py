@@ -119,7 +119,7 @@ class LineageError(MedtoolError, ValueError):
 
 
 class LeakError(MedtoolError, ValueError):
-    """Training and test images are not apart; nothing is trained or scored on them unless ``--allow-leak`` says so."""
+    """Training and test images are not apart; nothing is trained or scored on them unless an option says so."""
 
     exit_code = ExitCode.FOUND
 
