@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medtool.cli import console
+from medtool.cli.team import in_a_team, start_team
 from medtool.errors import ExitCode, UsageError
 from medtool.runs.choices import StainNormalisation, Task
 from medtool.train.augment_options import AugmentPreset
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from medtool.split.seen import Seen
     from medtool.train.folds import Plan
     from medtool.train.run import Start, Summary
+    from medtool.train.team import Team
 
 EXAMPLES = """Examples:
 
@@ -50,6 +53,7 @@ def _models(incomplete: str) -> list[str]:
     return [name for name in registry.names("architecture") if name.startswith(incomplete)]
 
 
+@in_a_team
 def train(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest with a split or folds, and labels.")],
     out: Annotated[
@@ -145,6 +149,9 @@ def train(
         Path | None, typer.Option(help="Draw the first images as the network will see them to this PNG, and stop.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Train in so many processes on this machine: one a GPU, or on the CPU.")
+    ] = 1,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "fp32",
     threads: Annotated[int, typer.Option(help="That read images. 0 is automatic.")] = WorkOptions.threads,
     cache: Annotated[Cache, typer.Option(help="Where decoded images are kept.")] = WorkOptions.cache,
@@ -212,16 +219,22 @@ def train(
     from medtool.devices import resolve_device, resolve_precision
     from medtool.manifest import read_manifest
     from medtool.train.folds import plans_of
+    from medtool.train.launch import check_size, place_of
+    from medtool.train.team import device_of, joined
 
     table = read_manifest(manifest)
     plans = plans_of(table, folds=folds, seeds=_numbers(seeds, "--seeds"), seed=seed)
     chosen = resolve_device(device)
+    place = place_of(os.environ)
+    if place is not None:
+        check_size(place, devices=devices, batch_size=batch_size)
+        chosen = device_of(place, chosen)
     work = WorkOptions(
         device=chosen,
         precision=resolve_precision(precision, chosen),
-        threads=threads,
+        threads=threads or (place.n_threads if place is not None else 0),
         cache=cache,
-        cache_gib=cache_gib,
+        cache_gib=cache_gib if place is None else cache_gib / place.local_size,
         cache_folder=(cache_folder or manifest.parent / "medtool.cache") if cache is Cache.DISK else None,
         micro_batch=micro_batch,
         channels_last=channels_last,
@@ -231,38 +244,49 @@ def train(
     if preview_batch is not None:
         _preview(table, plans[0], options, preview_batch)
         return
+    if devices > 1 and place is None:
+        flags = {**_config(given), "out": out, "overwrite": overwrite}
+        start_team("train", manifest, flags, devices=devices, device=chosen)
+        return
     start, parent = _start(options, weights, init)
     console.say(f"device {work.device}, {work.precision}")
     folder = out or Path("runs") / model.replace("/", "-")
     summaries = []
-    for plan in plans:
-        where = folder / plan.name if plan.name else folder
-        if plan.name:
-            console.say(f"{where}:")
-        summary = _train_one(
-            manifest,
-            table,
-            plan,
-            options,
-            work,
-            start=start,
-            parent=parent,
-            where=where,
-            config=_config(given),
-            groups=_listed(group),
-            allow_leak=allow_leak,
-            overwrite=overwrite,
-        )
-        summaries.append(summary)
-        _say_problems(summary)
+    with joined(place, chosen) as team:
+        for plan in plans:
+            where = folder / plan.name if plan.name else folder
+            if plan.name:
+                console.say(f"{where}:")
+            summary = _train_one(
+                manifest,
+                table,
+                plan,
+                options,
+                work,
+                start=start,
+                parent=parent,
+                where=where,
+                config=_config(given),
+                groups=_listed(group),
+                allow_leak=allow_leak,
+                overwrite=overwrite,
+                team=team,
+            )
+            summaries.append(summary)
+    if team.rank == 0:
+        _conclude(summaries, plans, folder)
+    if any(summary.problems for summary in summaries):
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _conclude(summaries: list[Summary], plans: Sequence[Plan], folder: Path) -> None:
+    """Put several runs together, and show all."""
     together = None
     if len(plans) > 1:
         from medtool.train.folds import put_together
 
         together = put_together(folder, plans, summaries)
     _show(summaries, folder, together)
-    if any(summary.problems for summary in summaries):
-        raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _train_one(
@@ -279,6 +303,7 @@ def _train_one(
     groups: tuple[str, ...],
     allow_leak: bool,
     overwrite: bool,
+    team: Team,
 ) -> Summary:
     """Let one run pass the gate, and train it."""
     import dataclasses
@@ -300,7 +325,7 @@ def _train_one(
         runs=runs,
         source=str(source),
     )
-    for leak in clearance.leaks:
+    for leak in clearance.leaks if team.rank == 0 else ():
         console.warn(f"trained in spite of {leak}; every score of this run is marked")
     roles = roles_of(table, plan.fold)
     columns = AuditTable.of(table, groups).groups
@@ -326,7 +351,7 @@ def _train_one(
         config={**config, "seed": plan.seed, "seeds": None, "folds": None if plan.fold is None else str(plan.fold)},
         overwrite=overwrite,
     )
-    return train_run(
+    summary = train_run(
         table,
         roles,
         dataclasses.replace(options, seed=plan.seed),
@@ -334,7 +359,11 @@ def _train_one(
         job=job,
         watch=Watch(console.say, console.steps, lambda line: None),
         on_images=on_images,
+        team=team,
     )
+    if team.rank == 0:
+        _say_problems(summary)
+    return summary
 
 
 def _start(options: TrainOptions, weights: str, init: Path | None) -> tuple[Start, Seen | None]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medtool.errors import UsageError
 from medtool.parallel import cpu_count
 from medtool.train.augment import augmented, generator_for
 from medtool.train.augment_options import AugmentOptions
@@ -83,11 +84,18 @@ class Batches:
         """Return the positions in each batch of an epoch that are the share of one of several processes.
 
         A last batch of fewer than two images a process is left out: batch normalisation needs two.
+
+        Raises
+        ------
+        UsageError
+            If there is a batch with fewer images than processes.
         """
         starts = range(0, n_images, self.batch_size)
         batches = [range(start, min(start + self.batch_size, n_images)) for start in starts]
         if len(batches) > 1 and len(batches[-1]) < 2 * of:
             batches.pop()
+        if batches and len(batches[-1]) < of:
+            raise UsageError(f"{of} processes are too many for a batch of {len(batches[-1])} images")
         return [batch[rank::of] for batch in batches]
 
     def in_order(

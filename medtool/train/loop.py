@@ -155,7 +155,7 @@ class Training:
         self.team = team or Alone()
         self.device = torch.device(work.device)
         layout = torch.channels_last if work.channels_last else torch.contiguous_format
-        self.network = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = self.team.prepared(network).to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.normalise = Normaliser(card.preprocessing, self.device, is_channels_last=work.channels_last)
         self.groups = layer_groups(self.network)
         self.unfreezing = parse_unfreezing(options.unfreeze)
@@ -240,6 +240,8 @@ class Training:
                 raise InputError(f"{path} is damaged: {first}", hint="start again with --overwrite") from error
             if not self.is_over:
                 self.watch.say(f"goes on after epoch {self.done} of {self.options.epochs}")
+        if len(set(self.team.gathered(self.last_name))) > 1:
+            raise InputError(f"not all processes see the same {path}", hint="wait for the file system, and start again")
         if self.team.rank == 0:
             names = {self.last_name, self.best.get("name", "")}
             checkpoints.keep_only(self.folder / checkpoints.FOLDER, names)
@@ -264,6 +266,7 @@ class Training:
         train_loss, n_images = self._train(number)
         trained_s = time.perf_counter() - began
         with contextlib.nullcontext() if self.average is None else self.average.applied_to(self.network):
+            self.team.align(self.network)  # what is scored in shares is what the first process writes down
             val = self._scores(number)
             line = {
                 "epoch": number,

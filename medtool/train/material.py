@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from medtool.manifest import Manifest
 from medtool.protocols import Problem, Steps
 from medtool.runs.choices import Task
 from medtool.train.pictures import Pictures
+from medtool.train.team import Alone, Team
 
 SEPARATOR = "|"  # between the labels of one image
 ROLES = ("train", "val", "test")
@@ -141,9 +143,19 @@ def targets_of(labels: Sequence[str], classes: Sequence[str], *, task: Task) -> 
 
 
 def look_at_images(
-    material: Material, pictures: Pictures, *, threads: int, steps: Callable[[int, str], AbstractContextManager[Steps]]
+    material: Material,
+    pictures: Pictures,
+    *,
+    threads: int,
+    steps: Callable[[int, str], AbstractContextManager[Steps]],
+    team: Team | None = None,
 ) -> Material:
     """Read every image once: note its content, fill the cache, and leave out what cannot be read.
+
+    Parameters
+    ----------
+    team
+        Each of its processes reads its share, and all learn what was found.
 
     Raises
     ------
@@ -151,8 +163,9 @@ def look_at_images(
         If so much is left out that a part lacks a class.
     """
     bad = {problem.image_id for problem in material.problems}
-    places = [place for place, name in enumerate(material.ids) if name not in bad]
-    problems: list[tuple[int, str]] = []
+    team = team or Alone()
+    places = [place for place, name in enumerate(material.ids) if name not in bad][team.rank :: team.size]
+    found: list[tuple[int, str, str]] = []
 
     def look(place: int) -> str:
         try:
@@ -164,12 +177,16 @@ def look_at_images(
     with ThreadPoolExecutor(threads) as pool, steps(len(places), "reading images") as bar:
         try:
             for place, reason in zip(places, pool.map(look, places), strict=True):
-                if reason:
-                    problems.append((place, reason))
+                found.append((place, pictures.sha256s[place], reason))
                 bar.advance()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    problems = []
+    for place, sha256, reason in sorted(itertools.chain(*team.gathered(found))):
+        pictures.sha256s[place] = sha256
+        if reason:
+            problems.append((place, reason))
     seen = _without(material, material.paths, problems)
     if problems:
         _check_parts(seen)

@@ -185,7 +185,7 @@ def train_run(
         folder=work.cache_folder,
     )
     with _held(job.out, team):
-        material = look_at_images(material, pictures, threads=work.n_threads, steps=watch.steps)
+        material = look_at_images(material, pictures, threads=work.n_threads, steps=watch.steps, team=team)
         hashes = _hashes(material, pictures)
         made_with = {
             "options": options.document(),
@@ -301,7 +301,10 @@ def _claim(job: Job, made_with: Mapping[str, Any], team: Team) -> dict[str, Any]
     now = lineage.new_lineage("train", made_with, packages=PACKAGES)
     if team.rank:
         team.wait()
-        return lineage.read_lineage(job.out) or now
+        found = lineage.read_lineage(job.out)
+        if found is None:
+            raise OutputError(f"{job.out} must lie on a file system that all machines of the team share")
+        return found
     before = lineage.read_lineage(job.out)
     if before is not None and job.overwrite:
         _clear(job.out)

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+import datetime
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from medtool.errors import MedtoolError, UsageError
+from medtool.train.launch import FOLDER_VARIABLE, Place, meeting_variables
+
+Own = TypeVar("Own")
+
+# In a step the others are never long in coming. Outside of one they may wait for the first process to score a large
+# test part, or to read the last images of a slow disk; that one of them died is seen at once all the same.
+_STEP_TIMEOUT = datetime.timedelta(minutes=30)
+_WAIT_TIMEOUT = datetime.timedelta(days=2)
 
 
 class Team(Protocol):
-    """What the loop needs of those who train together.
+    """What a training needs of those who train together.
 
     Attributes
     ----------
@@ -24,14 +39,23 @@ class Team(Protocol):
     rank: int
     size: int
 
+    def prepared(self, network: nn.Module) -> nn.Module:
+        """Return the network, its batch norms made to count all processes' images where that is possible."""
+
     def wrapped(self, network: nn.Module) -> nn.Module:
         """Return the network such that backward leaves the mean of all processes' gradients."""
 
     def alone(self, network: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which backward only adds to this process's own gradients."""
 
+    def align(self, network: nn.Module) -> None:
+        """Give the networks of all processes the weights and running statistics of the first."""
+
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over all processes."""
+
+    def gathered(self, own: Own) -> list[Own]:
+        """Return what each process has, in the order of the processes."""
 
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Return the rows of all processes of which each did ``rank::size``, put in order: ``(count, ...)``."""
@@ -46,6 +70,10 @@ class Alone:
     rank = 0
     size = 1
 
+    def prepared(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is."""
+        return network
+
     def wrapped(self, network: nn.Module) -> nn.Module:
         """Return the network itself."""
         return network
@@ -54,9 +82,16 @@ class Alone:
         """Return a context that does nothing."""
         return nullcontext()
 
+    def align(self, network: nn.Module) -> None:
+        """Leave the network as it is."""
+
     def total(self, value: Tensor) -> Tensor:
         """Return the value itself."""
         return value
+
+    def gathered(self, own: Own) -> list[Own]:
+        """Return the one."""
+        return [own]
 
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Return the rows themselves."""
@@ -67,57 +102,158 @@ class Alone:
 
 
 class Processes:
-    """Several processes, brought together by accelerate: its launcher, torchrun, SLURM's srun or ``--devices``.
+    """Several processes, which torch.distributed brings together: NCCL between GPUs, gloo between CPUs.
 
     Parameters
     ----------
-    is_on_cpu
-        Whether all train on the CPU, though there may be other devices.
+    place
+        Of this process.
+    device
+        Its own: ``cuda:N`` or ``cpu``.
     """
 
-    def __init__(self, *, is_on_cpu: bool) -> None:
-        from accelerate import Accelerator  # seconds
+    def __init__(self, place: Place, device: str) -> None:
+        self.rank, self.size = place.rank, place.size
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if folder is None:
+            os.environ.update(meeting_variables(place, os.environ))
+            where = "env://"
+        else:  # a file needs no port that another program may have taken
+            where = (Path(folder) / "meeting").as_uri()
+        dist.init_process_group(
+            backend, init_method=where, rank=place.rank, world_size=place.size, timeout=_STEP_TIMEOUT
+        )
+        # Between steps all is said over gloo, which needs no GPU and sees at once that a process is gone.
+        between = dist.new_group(backend="gloo", timeout=_WAIT_TIMEOUT)
+        assert isinstance(between, dist.ProcessGroup)
+        self._between = between
+        # Of depthwise convolutions, whose gradients torch lays out otherwise; a copy more, and nothing to be done.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
-        self._accelerator = Accelerator(cpu=is_on_cpu)
-        self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
+    def prepared(self, network: nn.Module) -> nn.Module:
+        """Return the network with synchronised batch norms on GPUs; on the CPU torch has none."""
+        if self.device.type != "cuda":
+            return network
+        from timm.layers.norm_act import (
+            convert_sync_batchnorm,
+        )  # torch's own would drop the activations in timm's batch norms
 
-    @property
-    def device(self) -> str:
-        """The device of this process."""
-        return str(self._accelerator.device)
+        prepared: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return prepared
 
     def wrapped(self, network: nn.Module) -> nn.Module:
-        """Return the network in torch's DistributedDataParallel; batch norms of GPUs count all images of a batch."""
-        if self._accelerator.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        wrapped: nn.Module = self._accelerator.prepare_model(network)
-        return wrapped
+        """Return the network in torch's DistributedDataParallel."""
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
 
     def alone(self, network: nn.Module) -> AbstractContextManager[Any]:
-        """Return accelerate's context without synchronisation."""
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(network)
+        """Return a context without synchronisation."""
+        assert isinstance(network, nn.parallel.DistributedDataParallel)
+        context: AbstractContextManager[Any] = network.no_sync()
         return context
+
+    @torch.no_grad()
+    def align(self, network: nn.Module) -> None:
+        """Send the first process's weights and running statistics to all others."""
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over all processes."""
-        total = self._accelerator.reduce(value, reduction="sum")
-        assert isinstance(total, Tensor)
+        total = value.detach().clone()
+        dist.all_reduce(total)
         return total
+
+    def gathered(self, own: Own) -> list[Own]:
+        """Return what each process has; it is pickled on the way."""
+        each: list[Any] = [None] * self.size
+        dist.all_gather_object(each, own, group=self._between)
+        return each
 
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Return the rows of all processes in order."""
-        each = -(-count // self.size)
-        padded = np.zeros((each, *own.shape[1:]), np.float32)
-        padded[: len(own)] = own
-        gathered: Any = self._accelerator.gather(torch.from_numpy(padded).to(self._accelerator.device))
-        together = gathered.cpu().numpy().reshape(self.size, each, *own.shape[1:])
-        return np.ascontiguousarray(np.swapaxes(together, 0, 1).reshape(-1, *own.shape[1:])[:count])
+        rows = np.empty((count, *own.shape[1:]), np.float32)
+        for rank, part in enumerate(self.gathered(own)):
+            rows[rank :: self.size] = part
+        return rows
 
     def wait(self) -> None:
         """Go on when all have come here."""
-        self._accelerator.wait_for_everyone()
+        dist.barrier(group=self._between)
+
+    def close(self) -> None:
+        """Part; call it when all went well, as after a failure the others do not come to it."""
+        dist.barrier(group=self._between)
+        dist.destroy_process_group()
 
 
-def is_launched(environment: Mapping[str, str]) -> bool:
-    """Tell whether a launcher has started this process as one of several."""
-    return int(environment.get("WORLD_SIZE", "1")) > 1
+def device_of(place: Place, device: str) -> str:
+    """Return the device of one of several processes.
+
+    Parameters
+    ----------
+    device
+        Resolved: ``cuda``, ``cpu`` and the like.
+
+    Raises
+    ------
+    UsageError
+        If the processes cannot have one each.
+    """
+    if device == "cpu":
+        return device
+    if device != "cuda":
+        raise UsageError(
+            f"--device {device} is one device, for {place.local_size} processes", hint="--device cuda, or cpu"
+        )
+    there = torch.cuda.device_count()
+    if there == 1:  # SLURM can show each process its own GPU alone; that two share one is refused by NCCL
+        return "cuda:0"
+    if place.local_size > there:
+        raise UsageError(f"{place.local_size} processes were started on this machine, which has {there} GPUs")
+    return f"cuda:{place.local_rank}"
+
+
+@contextmanager
+def joined(place: Place | None, device: str) -> Iterator[Team]:
+    """Train together within a ``with`` block.
+
+    Parameters
+    ----------
+    place
+        None trains alone.
+    device
+        This process's own.
+
+    Raises
+    ------
+    MedtoolError
+        If the processes cannot reach one another.
+    """
+    if place is None:
+        yield Alone()
+        return
+    try:
+        team = Processes(place, device)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise MedtoolError(
+            f"the {place.size} processes cannot reach one another: {first}",
+            hint="MASTER_ADDR and MASTER_PORT must lead to the first one; GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME name"
+            " the network card",
+        ) from error
+    yield team
+    team.close()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether an error is nothing but the end of another process of the team."""
+    text = str(error).lower()
+    signs = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+    )
