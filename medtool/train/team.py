@@ -131,8 +131,7 @@ class Processes:
         between = dist.new_group(backend="gloo", timeout=_WAIT_TIMEOUT)
         assert isinstance(between, dist.ProcessGroup)
         self._between = between
-        # Of depthwise convolutions, whose gradients torch lays out otherwise; a copy more, and nothing to be done.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+        _hush()
 
     def prepared(self, network: nn.Module) -> nn.Module:
         """Return the network with synchronised batch norms on GPUs; on the CPU torch has none."""
@@ -189,6 +188,20 @@ class Processes:
         """Part; call it when all went well, as after a failure the others do not come to it."""
         dist.barrier(group=self._between)
         dist.destroy_process_group()
+
+
+def _hush() -> None:
+    """Drop torch's remark on gradients of depthwise convolutions: it lays them out itself, and copies them once more.
+
+    A filter would not do, as filters do not hold while another thread listens to the warnings of image decoders.
+    """
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *rest: Any, **named: Any) -> None:
+        if not str(message).startswith("Grad strides do not match bucket view strides"):
+            shown(message, *rest, **named)
+
+    warnings.showwarning = show
 
 
 def device_of(place: Place, device: str) -> str:
