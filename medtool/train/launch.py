@@ -24,6 +24,7 @@ from medtool.parallel import cpu_count
 FOLDER_VARIABLE = "MEDTOOL_TEAM_FOLDER"  # set for the processes that --devices starts: where they meet and report
 _SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 _SHARDING["ACCELERATE_USE_MEGATRON_LM"] = "Megatron-LM"
+_PROGRAM = (sys.executable, "-m", "medtool")
 _POLL_S = 0.1
 _LAST_WORDS_S = 3.0  # for the others to fail too once one has, and to say why
 _TIDYING_S = 5.0
@@ -273,8 +274,8 @@ def check_devices(count: int, *, device: str, there: int) -> None:
         raise UsageError(f"--devices {count}: there are {most} {what}")
 
 
-def run_processes(count: int, arguments: Sequence[str]) -> int:
-    """Run this command in several processes on this machine, and return the exit code of the first of them.
+def run_processes(count: int, arguments: Sequence[str], *, program: Sequence[str] = _PROGRAM) -> int:
+    """Run a command in several processes on this machine, and return the exit code of the first of them.
 
     They share nothing with this process but stdout and stderr, and end with it. If one fails, all are ended.
 
@@ -282,6 +283,8 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
     ----------
     arguments
         Of the command line, after ``medtool``.
+    program
+        What takes them.
 
     Raises
     ------
@@ -293,7 +296,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
         processes: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(count):
-                processes.append(_started(rank, count, arguments, folder))
+                processes.append(_started(rank, count, [*program, *arguments], folder))
             failed = _wait(processes)
             if failed is None:
                 return processes[0].returncode
@@ -302,7 +305,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
             _stop(processes)
 
 
-def _started(rank: int, count: int, arguments: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+def _started(rank: int, count: int, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDTOOL_TRAIN_")}
     environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     environment |= {"LOCAL_WORLD_SIZE": str(count), FOLDER_VARIABLE: str(folder)}
@@ -312,7 +315,6 @@ def _started(rank: int, count: int, arguments: Sequence[str], folder: Path) -> s
         options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     else:
         options["start_new_session"] = True  # Ctrl-C is for the parent, which then ends them
-    command = [sys.executable, "-m", "medtool", *arguments]
     if rank == 0:
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **options)
     with (folder / f"{rank}.stderr").open("wb") as stderr:
@@ -347,7 +349,8 @@ def _failure(failed: int, processes: Sequence[subprocess.Popen[bytes]], folder: 
     own = [report for report in reports if not report["is_echo"]]
     code = processes[failed].returncode
     if own:
-        error = MedtoolError(own[0]["message"], hint=own[0]["hint"])
+        kind = UsageError if own[0]["code"] == ExitCode.USAGE else MedtoolError
+        error = kind(own[0]["message"], hint=own[0]["hint"])
         error.exit_code = ExitCode(own[0]["code"])
         error.add_note(f"In one of the processes:\n{own[0]['traceback']}")
         return error
