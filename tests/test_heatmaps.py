@@ -124,6 +124,7 @@ def test_negative_values_are_cut_before_resizing(tmp_path: Path) -> None:
 )
 def test_a_map_that_says_nothing_is_an_error_of_that_image_alone(cams: Path, stored: Any, reason: str) -> None:
     with h5py.File(cams, "r+") as file:
+        del file["checksum"]  # as a program writes it that knows of no sums
         file["heatmaps"][1, :2, :2] = stored
         file["heatmaps"][1] = np.resize(stored, (7, 5))
 

@@ -48,18 +48,3 @@ class Target(enum.StrEnum):
 
     PREDICTED = "predicted"
     ALL = "all"
-
-
-class Flag(enum.IntEnum):
-    """What is wrong with a map; the first that holds, from the last to the first.
-
-    ``NEGATIVE``: nowhere above 0, so that nothing of it is shown. ``CONSTANT``: the same everywhere. ``ZERO``: 0
-    everywhere. ``INFINITE``, ``NOT_A_NUMBER``: so were values of the map, or of the network's answer; the map is 0.
-    """
-
-    NONE = 0
-    NEGATIVE = 1
-    CONSTANT = 2
-    ZERO = 3
-    INFINITE = 4
-    NOT_A_NUMBER = 5

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from medtool.cam.answers import classes_of, selected
-from medtool.cam.choices import BY_GRADIENT, BY_PEER, Flag, Method, Target
+from medtool.cam.choices import BY_GRADIENT, BY_PEER, Method, Target
 from medtool.cam.layer import Grid, find_layers, finest, grid_of, resized
 from medtool.cam.methods import WEIGHTED, eigencam
 from medtool.cam.tail import Forward, Recording, Tail, frozen, record
 from medtool.errors import UsageError
+from medtool.heatmaps.format import Flag
 from medtool.runs.forward import autocast
 
 
@@ -32,7 +33,7 @@ class Maps:
     logits
         Shape ``(n, logits)``, float32, as the network gave them: NaN too.
     flags
-        What is wrong with a map, ``(n, k)``, uint8; see :class:`Flag`.
+        What is wrong with a map, ``(n, k)``, uint8; see :class:`medtool.heatmaps.Flag`.
     """
 
     raw: npt.NDArray[np.float32]
