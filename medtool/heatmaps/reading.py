@@ -412,20 +412,4 @@ class HeatmapFile:
 
 
 _CHANGED = "has changed since it was written: a bit was flipped"
-_FAULTS_OF_TEXTS.get(name, fault_of_length)
-        total = 0
-        for start in range(0, len(dataset), _BLOCK_STRINGS):
-            for row, raw in enumerate(dataset[start : start + _BLOCK_STRINGS], start):
-                total += len(raw)
-                if total > _MAX_TEXTS_BYTES:
-                    raise self._error(f"{name} holds more than {_MAX_TEXTS_BYTES} bytes of text")
-                text = raw.decode("utf-8", "surrogateescape")
-                if fault := fault_of_text(text):
-                    raise self._error(f"{name} {row} {fault}")
-                yield text
-
-
-_CHANGED = "has changed since it was written: a bit was flipped"
-_NEEDED = ("heatmaps", "image_id", "image_sha256", "score")
-_OPTIONAL = ("classes", "target", "seen", "flag", "spread", "key", "checksum", "lineage")
 _FAULTS_OF_TEXTS = {"image_id": fault_of_id, "image_sha256": fault_of_sha256, "seen": fault_of_seen}
