@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from medtool.inputs import find_images
+from medtool.runs.asked import Asked
 from medtool.runs.folder import Run, run_at
 from medtool.runs.network import load_network
-from medtool.train.asked import Asked
 from medtool.train.ensemble import members_of
 from medtool.train.predict import Job, Watch, predict_images
 from medtool.train.predict_options import PredictOptions

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtool.cli import console
+from medtool.cli.asked import asked_of, divided, parts_of
 from medtool.cli.given import default_out, show_failures, stdin_of
 from medtool.errors import ExitCode, LeakError, UsageError
 from medtool.train.choices import Aggregation, Views
 from medtool.train.predict_options import PredictOptions
 
 if TYPE_CHECKING:
-    from medtool.inputs import Listing
-    from medtool.runs.folder import Run
-    from medtool.split.recognise import Recognised, Sight
-    from medtool.train.asked import Asked
+    from medtool.split.recognise import Sight
     from medtool.train.ensemble import Member
     from medtool.train.predict_folder import Summary
 
@@ -31,7 +29,6 @@ medtool predict runs/folds new-photos/ --tta flips --out answers/
 find scans -name '*.dcm' -print0 | medtool predict runs/a runs/b - -0 --out answers/
 """
 
-_PARTS = ("train", "val", "test")
 _NAMED_LABELS = 3
 
 
@@ -89,8 +86,8 @@ def predict(
     """
     if out == "":
         raise UsageError("--out is the empty text; is a variable of your shell not set?")
-    parts = _parts(split)
-    runs, inputs = _divided(arguments)
+    parts = parts_of(split)
+    runs, inputs = divided(arguments)
     if null and "-" not in inputs:
         raise UsageError("--null is about paths on stdin, and no input is -")
 
@@ -123,7 +120,7 @@ def predict(
     for note in listing.notes:
         console.say(note)
     recognised = Recognised(seen)
-    asked, sights = _asked(listing, inputs, runs, recognised, parts=parts)
+    asked, sights = asked_of(listing, inputs, runs, recognised, parts=parts)
     if sights and not allow_seen:
         raise _refusal(sights, len(asked), has_parts=any(each.split for each in asked), parts=parts)
     _say_terms(members, options, seen_known=bool(recognised.contents))
@@ -142,94 +139,6 @@ def predict(
     _show(summary)
     if summary.failed:
         raise typer.Exit(ExitCode.PARTIAL)
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    parts = tuple(part.strip() for part in text.split(",") if part.strip())
-    wrong = [part for part in parts if part not in _PARTS]
-    if wrong or (text and not parts):
-        raise UsageError(f"--split {text!r} must be some of {', '.join(_PARTS)}, such as test or val,test")
-    return parts
-
-
-def _divided(arguments: list[str]) -> tuple[list[Run], list[str]]:
-    """Return the runs that the arguments begin with, and the rest."""
-    from medtool.runs.folder import is_run, run_at, runs_in
-
-    runs: list[Run] = []
-    place = 0
-    while place < len(arguments) and arguments[place] and is_run(Path(arguments[place])):
-        runs += runs_in(Path(arguments[place]))
-        place += 1
-    if not runs:
-        run_at(Path(arguments[0]))  # says why it is none
-    if place == len(arguments):
-        raise UsageError(
-            f"{arguments[-1]} is a run, and no images are given",
-            hint="medtool predict RUN INPUTS, where INPUTS are folders, files, globs, a manifest, or -",
-        )
-    return runs, arguments[place:]
-
-
-def _asked(
-    listing: Listing, inputs: list[str], runs: list[Run], recognised: Recognised, *, parts: tuple[str, ...]
-) -> tuple[list[Asked], list[Sight]]:
-    """Return the images to predict, and how those were recognised that a run has seen."""
-    from medtool.train.asked import Asked
-
-    rows, roles = _rows_of_manifests(listing, inputs, runs, is_split_asked=bool(parts))
-    asked: list[Asked] = []
-    sights: list[Sight] = []
-    for item in listing.items:
-        role = roles.get(item.image_id, item.columns.get("split", "")) if item.columns else ""
-        if parts and role not in parts:
-            continue
-        sight = recognised.sight(item.columns) if item.columns else None
-        if sight is not None:
-            sights.append(sight)
-        where = "" if sight is None else sight.role
-        asked.append(Asked(item.image_id, str(item.relative), item.path, item.columns, role, where))
-    for problem in listing.problems:
-        columns = rows.get(problem.image_id, {})
-        role = roles.get(problem.image_id, columns.get("split", ""))
-        if not parts or role in parts:
-            image = columns.get("image", problem.image_id)
-            asked.append(Asked(problem.image_id, image, None, columns, role, reason=problem.reason))
-    if not asked:
-        raise UsageError(f"no image is in the part {' or '.join(parts)}; --split is about the rows of a manifest")
-    return asked, sights
-
-
-def _rows_of_manifests(
-    listing: Listing, inputs: list[str], runs: list[Run], *, is_split_asked: bool
-) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Return the manifests' rows of images that cannot be used, by id, and each image's part where folds decide it."""
-    from medtool.errors import ManifestError
-    from medtool.manifest import SUFFIXES, read_manifest
-    from medtool.roles import folds_of, roles_of
-
-    rows: dict[str, dict[str, str]] = {}
-    roles: dict[str, str] = {}
-    problems = {problem.image_id for problem in listing.problems}
-    if not problems and not any(item.columns.get("fold") for item in listing.items):
-        return rows, roles
-    held_out = {run.lineage["made_with"].get("fold") for run in runs}
-    fold = held_out.pop() if len(held_out) == 1 else None
-    for path in (Path(given) for given in inputs):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        manifest = read_manifest(path)
-        rows |= {row["image_id"]: row for row in manifest.rows() if row["image_id"] in problems}
-        folds = folds_of(manifest)
-        if fold in folds:
-            roles |= dict(zip(manifest.table.get_column("image_id"), roles_of(manifest, fold), strict=True))
-        elif folds and is_split_asked:
-            raise ManifestError(
-                f"{path} has folds, and the runs do not hold out one of them together; which rows are in a part differs"
-                " between them",
-                hint="one run at a time with --split test, or no --split",
-            )
-    return rows, roles
 
 
 def _refusal(sights: list[Sight], n_asked: int, *, has_parts: bool, parts: tuple[str, ...]) -> LeakError:

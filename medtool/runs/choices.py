@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+SEPARATOR = "|"  # between the labels of one image
+
 
 class Task(enum.StrEnum):
     """What a network decides.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class Run:
     checkpoint: Path
     card: Card
     lineage: dict[str, Any]
+
+    @property
+    def positive(self) -> str:
+        """The label that it tells from all others; empty where it tells all apart."""
+        return str(self.lineage["made_with"].get("options", {}).get("positive", ""))
 
 
 def is_run(path: Path) -> bool:
@@ -117,3 +123,27 @@ def folder_of(checkpoint: Path) -> Path:
             hint="the run's folder as medtool train wrote it",
         )
     return folder
+
+
+def check_together(runs: Sequence[Run]) -> None:
+    """Refuse runs that cannot answer together.
+
+    Raises
+    ------
+    UsageError
+        If one is given twice, or they know other classes or decide otherwise.
+    """
+    first = runs[0]
+    for place, run in enumerate(runs):
+        if any(run.card.sha256 == other.card.sha256 for other in runs[:place]):
+            raise UsageError(f"{run.folder} is given twice, or is a copy of another run; each counts once")
+        if run.card.task is not first.card.task:
+            raise UsageError(
+                f"{first.folder} was trained with --task {first.card.task} and {run.folder} with --task"
+                f" {run.card.task}; runs that answer together need the same"
+            )
+        if run.card.classes != first.card.classes:
+            raise UsageError(
+                f"{first.folder} knows the classes {', '.join(first.card.classes)}, and {run.folder}"
+                f" {', '.join(run.card.classes)}; runs that answer together need the same, in the same order"
+            )

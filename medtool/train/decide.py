@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medtool.runs.choices import Task
-from medtool.train.material import SEPARATOR
+from medtool.runs.choices import SEPARATOR, Task
 from medtool.train.metrics import Bools, Floats, decided
 from medtool.train.thresholds import Threshold
 

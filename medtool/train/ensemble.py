@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from medtool.architectures.metadata import MetadataEncoder
 from medtool.devices import clear_memory_errors, is_memory_error
-from medtool.errors import InputError, UsageError
+from medtool.errors import InputError
 from medtool.runs.checkpoints import Card
 from medtool.runs.choices import Task
-from medtool.runs.folder import Run
+from medtool.runs.folder import Run, check_together
 from medtool.runs.forward import Normaliser, autocast
 from medtool.runs.network import load_network
 from medtool.runs.preprocessing import Preprocessing
@@ -50,11 +50,6 @@ class Member:
         """What is known of its best checkpoint."""
         return self.run.card
 
-    @property
-    def positive(self) -> str:
-        """The label that it tells from all others; empty where it tells all apart."""
-        return str(self.run.lineage["made_with"].get("options", {}).get("positive", ""))
-
     def document(self) -> dict[str, Any]:
         """Return what goes into the lineage of its predictions."""
         return {
@@ -74,20 +69,7 @@ def members_of(runs: Sequence[Run]) -> tuple[Member, ...]:
     InputError
         If a calibration is damaged, or not the one that its run ended with.
     """
-    first = runs[0]
-    for place, run in enumerate(runs):
-        if any(run.card.sha256 == other.card.sha256 for other in runs[:place]):
-            raise UsageError(f"{run.folder} is given twice, or is a copy of another run; each counts once")
-        if run.card.task is not first.card.task:
-            raise UsageError(
-                f"{first.folder} was trained with --task {first.card.task} and {run.folder} with --task"
-                f" {run.card.task}; runs that answer together need the same"
-            )
-        if run.card.classes != first.card.classes:
-            raise UsageError(
-                f"{first.folder} knows the classes {', '.join(first.card.classes)}, and {run.folder}"
-                f" {', '.join(run.card.classes)}; runs that answer together need the same, in the same order"
-            )
+    check_together(runs)
     return tuple(_member(run) for run in runs)
 
 

@@ -16,11 +16,10 @@ import polars as pl
 from medtool.errors import InputError, ManifestError, MedtoolError, UsageError, reason_of
 from medtool.manifest import Manifest
 from medtool.protocols import Problem, Steps
-from medtool.runs.choices import Task
+from medtool.runs.choices import SEPARATOR, Task
 from medtool.train.pictures import Pictures
 from medtool.train.team import Alone, Team
 
-SEPARATOR = "|"  # between the labels of one image
 ROLES = ("train", "val", "test")
 _NOT_METADATA = ("label", "mask", "split", "fold", "val_fold", "image", "image_id", "patient")
 _MAKE = "medtool split make MANIFEST, which keeps every class in every part as far as patients allow"

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from medtool.runs import predictions
-from medtool.runs.choices import Task
+from medtool.runs.choices import SEPARATOR, Task
 from medtool.train.aggregation import by_patient
 from medtool.train.choices import Aggregation
 from medtool.train.decide import decisions_of, names_of
-from medtool.train.material import SEPARATOR
 
 NAME = "patients.csv"
 _SEEN_ROLES = ("train", "val", "")  # what weighs most comes first

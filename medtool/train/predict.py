@@ -25,10 +25,10 @@ from medtool.errors import InputError, MedtoolError, UsageError, reason_of
 from medtool.images.reader import read_image
 from medtool.protocols import Steps
 from medtool.runs import predictions
+from medtool.runs.asked import Asked, Labels
 from medtool.runs.predictions import Prediction
 from medtool.runs.preprocessing import Pixels, Preprocessing, prepared
 from medtool.storage import PARTS_NAME, locked, make_folder, sweep_temporaries, write_whole
-from medtool.train.asked import Asked, Labels
 from medtool.train.decide import decisions_of, names_of
 from medtool.train.ensemble import Ensemble, Member
 from medtool.train.predict_folder import Summary, conclude, content_of, lineage_now, opened, put_together, still_holds
@@ -91,7 +91,7 @@ def predict_images(
     OutputError
         If a result cannot be written; what is finished is kept.
     """
-    labels = Labels.of(members)
+    labels = Labels.of([member.run for member in members])
     made_with = {
         "members": [member.document() for member in members],
         "options": {

@@ -17,9 +17,9 @@ from typing import Any
 from medtool import lineage
 from medtool.errors import LineageError, UsageError
 from medtool.runs import predictions
+from medtool.runs.asked import Asked
 from medtool.runs.choices import Task
 from medtool.storage import LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX, output_error, place, sha256_of, write_whole
-from medtool.train.asked import Asked
 from medtool.train.choices import Aggregation
 from medtool.train.patients_table import NAME as PATIENTS_NAME
 from medtool.train.patients_table import patients_csv

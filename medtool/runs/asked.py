@@ -1,4 +1,4 @@
-"""Images that predictions are asked of: what is known of each beforehand, and how the run calls its label."""
+"""Images that something is asked of: what is known of each beforehand, and how the run calls its label."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtool.runs.choices import Task
-from medtool.train.ensemble import Member
-from medtool.train.material import SEPARATOR
+from medtool.runs.choices import SEPARATOR, Task
+from medtool.runs.folder import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +54,10 @@ class Labels:
     positive: str = ""
 
     @classmethod
-    def of(cls, members: Sequence[Member]) -> Labels:
+    def of(cls, runs: Sequence[Run]) -> Labels:
         """Return how these runs call labels; where they do not agree on a positive one, labels stay as they are."""
-        positives = {member.positive for member in members}
-        card = members[0].card
+        positives = {run.positive for run in runs}
+        card = runs[0].card
         return cls(card.classes, card.task, positives.pop() if len(positives) == 1 else "")
 
     def known(self, label: str) -> str:
