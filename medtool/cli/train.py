@@ -25,6 +25,7 @@ from medtool.train.choices import (
     Sampling,
     ScheduleName,
     ThresholdRule,
+    TrackerName,
 )
 from medtool.train.options import TrainOptions, WorkOptions
 
@@ -171,6 +172,9 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Slower on a GPU, and the same on every run.")
     ] = WorkOptions.deterministic,
+    track: Annotated[
+        str, typer.Option(help="Tell programs of each epoch: tensorboard,mlflow,wandb, some of them or all.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
 ) -> None:
     """Train a network on the train part, choose its best epoch on val, calibrate it there, score it on test once.
@@ -221,7 +225,9 @@ def train(
     from medtool.train.folds import plans_of
     from medtool.train.launch import check_size, place_of
     from medtool.train.team import device_of, joined
+    from medtool.train.trackers import trackers_of
 
+    trackers = trackers_of(track)
     table = read_manifest(manifest)
     plans = plans_of(table, folds=folds, seeds=_numbers(seeds, "--seeds"), seed=seed)
     chosen = resolve_device(device)
@@ -269,6 +275,7 @@ def train(
                 config=_config(given),
                 groups=_listed(group),
                 allow_leak=allow_leak,
+                trackers=trackers,
                 overwrite=overwrite,
                 team=team,
             )
@@ -302,6 +309,7 @@ def _train_one(
     config: Mapping[str, Any],
     groups: tuple[str, ...],
     allow_leak: bool,
+    trackers: tuple[TrackerName, ...],
     overwrite: bool,
     team: Team,
 ) -> Summary:
@@ -349,6 +357,7 @@ def _train_one(
         unit="patient" if "patient" in columns or not columns else columns[0],
         made_from=clearance.marks,
         config={**config, "seed": plan.seed, "seeds": None, "folds": None if plan.fold is None else str(plan.fold)},
+        trackers=trackers,
         overwrite=overwrite,
     )
     summary = train_run(

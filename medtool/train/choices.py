@@ -27,6 +27,14 @@ class Monitor(enum.StrEnum):
     LOSS = "loss"
 
 
+class TrackerName(enum.StrEnum):
+    """Which program is told of each epoch; each is called as its module is."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
 class LossName(enum.StrEnum):
     """Which loss is used; see :class:`Loss` for their formulas."""
 

@@ -33,6 +33,7 @@ from medtool.storage import locked, make_folder, sweep_temporaries, write_json, 
 from medtool.train import outcome
 from medtool.train.augment_options import PRESETS
 from medtool.train.batches import Batches
+from medtool.train.choices import TrackerName
 from medtool.train.curves import as_png, as_svg, curves
 from medtool.train.environment import environment_of
 from medtool.train.freezing import parse_unfreezing
@@ -44,6 +45,9 @@ from medtool.train.pictures import Pictures
 from medtool.train.preview import preview_sheet
 from medtool.train.sampling import epoch_order
 from medtool.train.team import Alone, Team
+from medtool.train.trackers import FOLDERS as TRACKERS_FOLDERS
+from medtool.train.trackers import NAME as TRACKERS_NAME
+from medtool.train.trackers import Trackers
 
 CONFIG_NAME = "config.toml"
 SPLIT_NAME = "split.csv"
@@ -58,6 +62,7 @@ _FILES = (
     CURVES_NAME,
     CURVES_PNG_NAME,
     RESUME_NAME,
+    TRACKERS_NAME,
     "seen.csv",
 )
 _PREVIEWED = 8
@@ -98,6 +103,8 @@ class Job:
         JSON-ready facts for the lineage: marks of leaks and hashes of what the run starts from.
     config
         The resolved options as the command line takes them, for ``config.toml``.
+    trackers
+        Programs that are told of each epoch.
     overwrite
         Whether to replace another run in ``out``.
     """
@@ -108,6 +115,7 @@ class Job:
     unit: str = "patient"
     made_from: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    trackers: tuple[TrackerName, ...] = ()
     overwrite: bool = False
 
 
@@ -206,6 +214,8 @@ def train_run(
         team.wait()
         metadata = None if encoder is None else encoder.encode(material.table)
         batches = Batches(pictures, material.targets, metadata, batch_size=options.batch_size, threads=work.n_threads)
+        names = job.trackers if team.rank == 0 else ()
+        trackers = Trackers(names, job.out, config=job.config, warn=watch.say)
         training = Training(
             network,
             _lessons(material, batches),
@@ -214,22 +224,24 @@ def train_run(
             card=card,
             augment=PRESETS[options.augment],
             folder=job.out,
-            watch=Watch(watch.say, watch.steps, _recorder(job.out, watch)),
+            watch=Watch(watch.say, watch.steps, _recorder(job.out, watch, trackers)),
             team=team,
         )
-        fitted = training.run()
-        if team.rank == 0:
-            _finish(
-                job.out,
-                fitted,
-                material=material,
-                batches=batches,
-                options=options,
-                work=work,
-                hashes=hashes,
-                started=started,
-                watch=watch,
-            )
+        with trackers.begun(training.history):
+            fitted = training.run()
+            if team.rank == 0:
+                _finish(
+                    job.out,
+                    fitted,
+                    material=material,
+                    batches=batches,
+                    options=options,
+                    work=work,
+                    hashes=hashes,
+                    started=started,
+                    watch=watch,
+                    trackers=trackers,
+                )
         team.wait()
     return _summary(job.out, material, was_finished=False)
 
@@ -329,6 +341,8 @@ def _refuse_foreign(out: Path) -> None:
 
 def _clear(out: Path) -> None:
     shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
+    for name in TRACKERS_FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
     for name in (*_FILES, *outcome.NAMES, lineage.LINEAGE_NAME):
         (out / name).unlink(missing_ok=True)
 
@@ -381,7 +395,7 @@ def _prepare_torch(work: WorkOptions) -> None:
     torch.backends.cudnn.benchmark = not work.deterministic
 
 
-def _recorder(out: Path, watch: Watch) -> Callable[[Mapping[str, Any]], None]:
+def _recorder(out: Path, watch: Watch, trackers: Trackers) -> Callable[[Mapping[str, Any]], None]:
     """Return what writes down each epoch, for people to look at while it goes on."""
 
     def record(line: Mapping[str, Any]) -> None:
@@ -390,6 +404,7 @@ def _recorder(out: Path, watch: Watch) -> Callable[[Mapping[str, Any]], None]:
         lines = [text for text in earlier if json.loads(text)["epoch"] < line["epoch"]]
         lines.append(json.dumps(line, allow_nan=False))
         write_whole(path, "".join(f"{text}\n" for text in lines).encode())
+        trackers.epoch(line)
         watch.epoch(line)
 
     return record
@@ -406,6 +421,7 @@ def _finish(
     hashes: Mapping[str, str],
     started: Mapping[str, Any],
     watch: Watch,
+    trackers: Trackers,
 ) -> None:
     """Reload the best checkpoint, and write all that is said of the run."""
     history = "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in fitted.history)
@@ -418,6 +434,7 @@ def _finish(
     found = outcome.write_outcome(
         out, fitted.best, card=card, material=material, batches=batches, options=options, work=work, hashes=hashes
     )
+    trackers.conclude(len(fitted.history), card.epoch, outcome.read_scores(out))
     document = lineage.finished(
         started,
         images=hashes,
