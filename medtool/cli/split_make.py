@@ -212,8 +212,9 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
         "part": lambda part: part["part"],
         "images": lambda part: f"{part['images']:,}",
         "wanted": lambda part: f"{part['wanted']:,.1f}" if "wanted" in part else "as it is",
-        plural(report["unit"], 2): lambda part: f"{part['units']:,}",
     }
+    if report["unit"] != "image":  # units of copies have no name of their own, and images are counted already
+        columns[plural(report["unit"], 2)] = lambda part: f"{part['units']:,}"
     if n_classes:
         columns["classes"] = lambda part: f"{sum(map(bool, part['classes'].values()))} of {n_classes}"
     if "sites" in report["parts"][0]:

@@ -264,6 +264,19 @@ def test_duplicates_are_kept_together_and_what_cannot_be_looked_at_is_named(
     assert any("22 different patients are linked into 11 units" in note for note in document["notes"])
 
 
+def test_images_are_counted_as_images_where_copies_are_joined_and_nothing_else_groups_them(
+    medtool: Callable[..., Any], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = tuple(DuplicatePair(n, n + 1, Kind.NEAR, 0.98, "") for n in range(0, 8, 2))
+    found = Duplicates(pairs, Fingerprints.empty(24), {}, ())
+    monkeypatch.setattr("medtool.split.duplicates.search.find_duplicates", lambda paths, **options: found)
+    ended = medtool("split", "make", pictures, "--keep-duplicates-together", "--group", "none")
+    assert ended.code == 0, ended.err
+    header, *parts = [line.split() for line in ended.err.splitlines() if "pairs" not in line][:4]
+    assert header == ["part", "images", "wanted", "classes"]
+    assert sum(int(cells[1]) for cells in parts) == 24
+
+
 def test_copies_are_found_in_the_pictures_themselves(
     medtool: Callable[..., Any], shared_data: Path, tmp_path: Path
 ) -> None:
