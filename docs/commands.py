@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from medtool.cli.family import family_name
+
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 HEAD = """# Commands
 
@@ -39,7 +41,7 @@ def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield every command below a group with its full name, in the order of ``--help``."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            yield from commands(command, f"{path} {name}")
+            yield from commands(command, f"{path} {name.removesuffix(family_name(""))}")
         else:
             yield f"{path} {name}", command
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from medtool.cli import console
+from medtool.cli.family import family_name, family_of
 from medtool.errors import UsageError
 
 
@@ -29,10 +30,13 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not a TOML file: {error}") from error
     table = _table_of(context, path, document)
+    beside = family_of(context.find_root().command, str(context.info_name))
     where = f"--config {path}: [{'.'.join(context.command_path.split()[1:])}]"
     options = _options_by_flag(context)
     defaults = {}
     for key, value in table.items():
+        if key in beside and isinstance(value, dict):  # [cam.score] lies in [cam], and is another command's
+            continue
         option = options.get(key.replace("_", "-"))
         if option is None or option.name == "config":
             raise UsageError(
@@ -51,14 +55,18 @@ def _table_of(context: typer.Context, path: Path, document: dict[str, Any]) -> d
     """Return the command's own table; every other table must be another command's."""
     commands: Any = context.find_root().command
     table = document
+    is_beside = False  # whether the table is also that of a command which has options of its own
     for name in context.command_path.split()[1:]:
         for key in table:
-            if key not in commands.commands:
+            if key not in commands.commands and not is_beside:
                 raise UsageError(
                     f"--config {path}: {key!r} is not the name of a command",
                     hint=f"put each option into its command's table: [{name}]",
                 )
-        table, commands = table.get(name, {}), commands.commands[name]
+        table = table.get(name, {})
+        parent = context.parent
+        is_beside = parent is not None and parent.info_name == name and bool(family_of(commands, name))
+        commands = commands.commands[family_name(name) if is_beside else name]
         if not isinstance(table, dict):
             raise UsageError(f"--config {path}: {name!r} is not a table", hint=f"a line [{name}], then its options")
     return table
@@ -84,9 +92,12 @@ def refuse_unknown_variables(context: typer.Context) -> None:
         Naming the variable and those that there are.
     """
     prefix = "_".join(["MEDTOOL", *context.command_path.split()[1:], ""]).upper().replace("-", "_")
+    beside = tuple(
+        f"{prefix}{name.upper()}_" for name in family_of(context.find_root().command, str(context.info_name))
+    )
     known = {f"{prefix}{parameter.name.upper()}" for parameter in context.command.params if parameter.name}
     for name in sorted(os.environ):
-        if name.startswith(prefix) and name not in known:
+        if name.startswith(prefix) and name not in known and not name.startswith(beside):
             near = difflib.get_close_matches(name, sorted(known), n=1)
             raise UsageError(
                 f"the variable {name} is no option of {context.command_path}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from medtool.errors import InputError
 from medtool.hdf5 import (
@@ -144,6 +145,11 @@ class HeatmapFile:
         """Whether there is a standard deviation beside each map."""
         return "spread" in self._file
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether a flipped bit would be noticed; files of other programs may have no sums."""
+        return "checksum" in self._file
+
     def sha256_of(self, image_id: str) -> str:
         """Return the SHA-256 of the image file that the map of ``image_id`` was made from; empty if not known.
 
@@ -185,6 +191,13 @@ class HeatmapFile:
         row, place = self._row(image_id), self._place(target)
         with self._naming():
             return int(np.atleast_1d(self._file["flag"][row])[place]) if "flag" in self._file else 0
+
+    def flags(self) -> npt.NDArray[np.uint8]:
+        """Return what is wrong with each map, ``(n, k)``, as :class:`medtool.heatmaps.Flag`; 0 for nothing."""
+        with self._naming():
+            if "flag" not in self._file:
+                return np.zeros((len(self.ids), max(1, len(self.classes))), np.uint8)
+            return np.asarray(self._file["flag"][:], np.uint8).reshape(len(self.ids), -1)
 
     def raw(self, image_id: str, target: str = "") -> Heatmap:
         """Return a map as it is stored: neither cut at 0, nor scaled, nor resized.
@@ -261,7 +274,7 @@ class HeatmapFile:
     def rows(self) -> Iterator[Row]:
         """Yield all that is stored of each image, in order, few at a time in memory; it is not checked."""
         for start in range(0, len(self.ids), _BLOCK_ROWS):
-            yield from self._read_rows(start, min(start + _BLOCK_ROWS, len(self.ids)))
+            yield from self.read_rows(start, min(start + _BLOCK_ROWS, len(self.ids)))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield the id of each image of whose row a bit has changed, or whose map is not finite, and what is wrong.
@@ -279,12 +292,13 @@ class HeatmapFile:
     def _checked(self, number: int) -> Row:
         """Return a row whose sum is right."""
         with self._naming():
-            (row,) = self._read_rows(number, number + 1)
+            (row,) = self.read_rows(number, number + 1)
             if "checksum" in self._file and int(self._file["checksum"][number]) != row.checksum:
                 raise self._error(f"the heatmap of {row.image_id!r} {_CHANGED}")
         return row
 
-    def _read_rows(self, start: int, stop: int) -> list[Row]:
+    def read_rows(self, start: int, stop: int) -> list[Row]:
+        """Return all that is stored of some images, by their places in :attr:`ids`; it is not checked."""
         with self._naming():
             n, span = stop - start, slice(start, stop)
             maps = np.asarray(self._file["heatmaps"][span], dtype=np.float32)

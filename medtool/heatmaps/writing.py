@@ -91,20 +91,22 @@ def bytes_of(head: Head, layout: Layout, rows: Iterable[Row]) -> bytes:
     return stream.getvalue()
 
 
-def write_rows(path: Path, head: Head, layout: Layout, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, head: Head, layout: Layout, rows: Iterable[Row], *, work: Path | None = None) -> None:
     """Write a file of heatmaps, whole or not at all, holding few rows in memory.
 
     Parameters
     ----------
     rows
         As many as the layout says, and no longer.
+    work
+        Folder on the same file system, for the file until it is whole; by default that of ``path``.
 
     Raises
     ------
     OutputError
         If it cannot be written; an earlier file of that name is then as it was.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = (work or path.parent) / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         try:
             with temporary.open("xb") as stream:
