@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import typer
-
-from medtool.cli.family import family_name
 
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 HEAD = """# Commands
@@ -27,23 +24,15 @@ COMMON = ("json_", "quiet", "verbose", "debug", "no_progress", "config", "help")
 def page() -> str:
     """Return the whole page."""
     from medtool.cli.app import app
+    from medtool.cli.family import commands_below
 
     root = typer.main.get_command(app)
     sections = [HEAD]
-    for path, command in commands(root, "medtool"):
-        sections.append(section(path, command))
-    first = next(command for _, command in commands(root, "medtool"))
+    for name, command in commands_below(root):
+        sections.append(section(f"medtool {name}", command))
+    _, first = next(commands_below(root))
     sections.append("## Options of every command\n\n" + table([p for p in first.params if p.name in COMMON]))
     return "\n".join(sections)
-
-
-def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every command below a group with its full name, in the order of ``--help``."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{path} {name.removesuffix(family_name(""))}")
-        else:
-            yield f"{path} {name}", command
 
 
 def section(path: str, command: Any) -> str:

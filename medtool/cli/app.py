@@ -11,12 +11,27 @@ from typing import Annotated, NoReturn
 import typer
 
 from medtool import __version__
-from medtool.cli import console, demo, doctor, manifest, plugins, predict, segment, split, train, weights
+from medtool.cli import (
+    cam,
+    cam_files,
+    console,
+    demo,
+    doctor,
+    manifest,
+    plugins,
+    predict,
+    segment,
+    split,
+    train,
+    weights,
+)
+from medtool.cli.family import Root, family_name
 from medtool.cli.params import command
 from medtool.errors import ExitCode
 
 app = typer.Typer(
     name="medtool",
+    cls=Root,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: rich alone would take thrice the time that all the rest takes
     pretty_exceptions_enable=False,
@@ -51,6 +66,10 @@ app.command("train", short_help="Train a classifier, calibrate and score it.", e
 app.command("predict", short_help="Probabilities from trained networks.", epilog=predict.EXAMPLES)(
     command(predict.predict)
 )
+app.command("cam", short_help="Heatmaps of trained networks; cam info, verify, export.", epilog=cam.EXAMPLES)(
+    command(cam.cam)
+)
+app.add_typer(cam_files.app, name=family_name("cam"), hidden=True)
 app.command("segment", short_help="Segment the object in each image.", epilog=segment.EXAMPLES)(
     command(segment.segment)
 )
@@ -111,14 +130,13 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _usage(error: typer.TyperException) -> int:
-    context = getattr(error, "ctx", None)
-    # The list of choices comes in lines of its own.
-    message = " ".join(error.format_message().replace("Value error, ", "").split()) + _origin(error)
-    if message:
-        console.warn(message)
-        console.hint(f"{context.command_path if context is not None else 'medtool'} --help")
-    elif context is not None:
+    context, message = getattr(error, "ctx", None), error.format_message()
+    if context is not None and message in ("", context.get_help()):  # a group of commands without a command
         console.page(context.get_help())
+        return int(ExitCode.USAGE)
+    # The list of choices comes in lines of its own.
+    console.warn(" ".join(message.replace("Value error, ", "").split()) + _origin(error))
+    console.hint(f"{context.command_path if context is not None else 'medtool'} --help")
     return int(ExitCode.USAGE)
 
 

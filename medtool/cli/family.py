@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from typer.core import TyperGroup
@@ -29,3 +30,13 @@ def family_of(root: Any, name: str) -> dict[str, Any]:
     """Return the commands beside a command by their names; empty if there are none."""
     found = root.commands.get(family_name(name))
     return {} if found is None else dict(found.commands)
+
+
+def commands_below(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command below a group with its name as it is typed, such as ``cam info``, in --help's order."""
+    for name, command in group.commands.items():
+        typed = f"{path} {name.removesuffix(_MARK)}".strip()
+        if hasattr(command, "commands"):
+            yield from commands_below(command, typed)
+        else:
+            yield typed, command

@@ -44,15 +44,9 @@ def test_python_minus_m_is_the_same_command() -> None:
 
 def all_commands() -> Iterator[tuple[str, Any]]:
     from medtool.cli.app import app
+    from medtool.cli.family import commands_below
 
-    def below(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                yield from below(command, f"{path} {name}".strip())
-            else:
-                yield f"{path} {name}".strip(), command
-
-    return below(typer.main.get_command(app), "")
+    return commands_below(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()])
@@ -90,6 +84,13 @@ def test_wrong_usage_is_one_line_a_next_step_and_code_2(
     assert said in first
     assert second.startswith("  try: medtool")
     assert ended.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["weights"], ["plugins"], ["split"]])
+def test_a_group_without_a_command_shows_its_help_in_lines(medtool: Callable[..., Any], arguments: list[str]) -> None:
+    ended, asked = medtool(*arguments), medtool(*arguments, "--help")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == asked.out
 
 
 def test_options_come_from_flag_then_environment_then_file_then_default(
