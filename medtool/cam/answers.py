@@ -27,8 +27,7 @@ def selected(logits: Tensor, targets: Tensor) -> Tensor:
 def probabilities(logits: Tensor) -> Tensor:
     """Return probabilities ``(n, classes)`` that sum to 1."""
     if logits.shape[1] == 1:
-        positive = logits.sigmoid()
-        return torch.cat([1 - positive, positive], 1)
+        return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
     return logits.softmax(1)
 
 
@@ -51,11 +50,14 @@ def classes_of(logits: Tensor, targets: Tensor | Target) -> Tensor:
     if targets is Target.ALL:
         return torch.arange(most, device=logits.device).expand(n, most)
     if targets is Target.PREDICTED:
-        return probabilities(logits).argmax(1, keepdim=True)
+        # Of logits, not of probabilities: these are equal where the larger is close to 1.
+        return (logits > 0).long() if logits.shape[1] == 1 else logits.argmax(1, keepdim=True)
     assert isinstance(targets, Tensor)
+    if targets.is_floating_point() or targets.is_complex():
+        raise UsageError(f"targets must be whole numbers, not {targets.dtype}")
     chosen = targets.to(logits.device, torch.int64)
     chosen = chosen[:, None] if chosen.ndim == 1 else chosen
-    if chosen.ndim != 2 or len(chosen) != n:
+    if chosen.ndim != 2 or len(chosen) != n or not chosen.shape[1]:
         raise UsageError(f"targets must be one row for each of {n} images, not {tuple(targets.shape)}")
     wrong = chosen[(chosen < 0) | (chosen >= most)]
     if len(wrong):

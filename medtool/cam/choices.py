@@ -39,6 +39,8 @@ BY_GRADIENT = frozenset({Method.GRADCAM, Method.GRADCAM_PLUS_PLUS, Method.XGRADC
 SPREAD_OVER_CELLS = frozenset({Method.GRADCAM, Method.XGRADCAM, Method.LAYERCAM, Method.HIRESCAM})
 #: Computed by pytorch-grad-cam.
 BY_PEER = frozenset(list(Method)[list(Method).index(Method.ROLLOUT) + 1 :])
+#: Made from several maps at the image's size and scaled to 0–1; there is none of a layer.
+OF_WHOLE_IMAGE = frozenset({Method.FULLGRAD, Method.REFINECAM, Method.SESS})
 #: The same map whichever class is asked for.
 WITHOUT_CLASS = frozenset({Method.EIGENCAM, Method.ROLLOUT, Method.KPCACAM, Method.FEM})
 

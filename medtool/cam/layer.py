@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,10 +112,13 @@ def _grid_of_map(network: nn.Module, name: str, shape: Sequence[int], image: tup
 
 
 def _grid_of_tokens(network: nn.Module, name: str, n_tokens: int, image: tuple[int, int]) -> Grid | None:
+    for module in _around(network, name):
+        if hasattr(module, "reroll"):
+            return _grid_of_rolled(module.reroll, name, n_tokens)
     counts = [getattr(module, "num_prefix_tokens", None) for module in _around(network, name)]
     said = next((count for count in counts if isinstance(count, int)), 0)
     prefixes = dict.fromkeys((said, 0))  # some networks add their class token after the layer
-    patches = _patches(network, name, image)
+    patches = patches_of(network, name, image)
     if patches is not None:
         for n_prefix in prefixes:
             if n_tokens - n_prefix == math.prod(patches):
@@ -126,7 +130,14 @@ def _grid_of_tokens(network: nn.Module, name: str, n_tokens: int, image: tuple[i
     return None
 
 
-def _patches(network: nn.Module, name: str, image: tuple[int, int]) -> tuple[int, int] | None:
+def _grid_of_rolled(reroll: Any, name: str, n_tokens: int) -> Grid | None:
+    """Return the grid of Hiera's tokens, if they are in the image's order, as those of its last stage."""
+    block = next((int(part) for part in name.split(".") if part.isdecimal()), -1)
+    strides, size = reroll.schedule.get(block, ([()], ()))
+    return Grid(*size) if not strides and math.prod(size) == n_tokens else None
+
+
+def patches_of(network: nn.Module, name: str, image: tuple[int, int]) -> tuple[int, int] | None:
     """Return (rows, columns) of the patches that the network cuts the image into, if it says so."""
     for module in _around(network, name):
         embedding = getattr(module, "patch_embed", None)
@@ -162,9 +173,9 @@ def _fits(size: tuple[int, ...], image: tuple[int, int]) -> bool:
     return all(0 < cells <= side for side, cells in zip(image, size, strict=True)) and least < most
 
 
-def finest(grids: Sequence[Grid]) -> tuple[int, int]:
-    """Return the (height, width) of the grid with the most cells."""
-    return max((grid.size for grid in grids), key=math.prod)
+def finest(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (height, width) with the most cells."""
+    return max(sizes, key=math.prod)
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

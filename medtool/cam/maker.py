@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from medtool.cam.answers import classes_of, selected
-from medtool.cam.choices import BY_GRADIENT, BY_PEER, Method, Target
+from medtool.cam.choices import BY_GRADIENT, BY_PEER, OF_WHOLE_IMAGE, Method, Target
 from medtool.cam.layer import Grid, find_layers, finest, grid_of, resized
 from medtool.cam.methods import WEIGHTED, eigencam
 from medtool.cam.tail import Forward, Recording, Tail, frozen, record
 from medtool.errors import UsageError
 from medtool.heatmaps.format import Flag
 from medtool.runs.forward import autocast
+
+#: Of a map's largest absolute value: smaller differences are those of float32.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class HeatmapMaker:
         it decides between two classes.
     layers
         Dotted names of modules. With several, each map is divided by its own largest absolute value, so that none
-        drowns the others, resized to the finest grid, and averaged. Attention rollout needs none.
+        drowns the others, resized to the finest grid, and averaged. Attention rollout uses none.
     precision
         ``fp32``, ``bf16`` or ``fp16``, of the network; maps are computed in float32.
     is_channels_last
@@ -89,12 +92,12 @@ class HeatmapMaker:
         self.chunk = chunk
         self._layout = torch.channels_last if is_channels_last else torch.contiguous_format
         self.network = network.eval().to(memory_format=self._layout)
-        self._layers = find_layers(network, layers)
+        self._layers = {} if method is Method.ROLLOUT else find_layers(network, layers)
         self._grids: dict[tuple[int, int], tuple[Grid, ...]] = {}
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers."""
+        """Names of the layers that maps are made from."""
         return tuple(self._layers)
 
     def maps(
@@ -117,9 +120,9 @@ class HeatmapMaker:
             If a layer gives no map of the images, the answer does not depend on it, or the method cannot be used with
             this network.
         """
-        images = images.contiguous(memory_format=self._layout)
-        with frozen(self.network):
-            logits, compute = self._prepared(images, metadata)
+        with torch.inference_mode(False), frozen(self.network):
+            images = _plain(images, self._layout)
+            logits, compute = self._prepared(images, None if metadata is None else _plain(metadata))
             chosen = classes_of(logits.detach(), targets)
             raw = compute(chosen).detach()
         return _checked(raw, chosen, logits.detach())
@@ -140,11 +143,12 @@ class HeatmapMaker:
         parameter = next(self.network.parameters())
         image = torch.zeros(1, 3, *size, device=parameter.device)
         row = None if metadata is None else metadata[:1]
-        if not self._layers:
-            return self.maps(image, metadata=row).raw.shape[2:]
+        if self.method is Method.ROLLOUT:
+            _, _, height, width = self.maps(image, metadata=row).raw.shape
+            return height, width
         with torch.no_grad():
             recording = record(self._forward(row), self._layers, image, with_gradients=False)
-        return finest(self._grids_of(recording.outputs, image))
+        return finest(self._sizes_of(self._grids_of(recording.outputs, image), size))
 
     def _prepared(self, images: Tensor, metadata: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return the logits, and a function from classes ``(n, k)`` to maps ``(n, k, h, w)``."""
@@ -185,6 +189,7 @@ class HeatmapMaker:
             from medtool.cam.peer import peer_maps
 
             layers = list(self._layers.values())
+            sizes = self._sizes_of(grids, (images.shape[2], images.shape[3]))
             rows = [
                 peer_maps(
                     self.method,
@@ -195,6 +200,9 @@ class HeatmapMaker:
                     image=image[None],
                     targets=targets[place][None],
                 )
+                if recording.logits[place].isfinite().all()
+                # It would fail, or take what is not a number for 0.
+                else [images.new_full((1, targets.shape[1], *size), torch.nan) for size in sizes]
                 for place, image in enumerate(images)
             ]
             return _averaged([torch.cat(maps) for maps in zip(*rows, strict=True)])
@@ -211,9 +219,7 @@ class HeatmapMaker:
                     found.append(scorecam(forward_of, images, activations, chunk=self.chunk)(targets))
                 else:
                     tail = Tail(self.network, name)
-                    own, logits = tail.keep(self._forward(metadata), images)
-                    ablated = ablationcam(tail, forward_of, images, own, logits, grid=grid, chunk=self.chunk)
-                    found.append(ablated(targets))
+                    found.append(ablationcam(tail, forward_of, images, grid=grid, chunk=self.chunk)(targets))
         return _averaged(found)
 
     def _forward(self, metadata: Tensor | None) -> Forward:
@@ -229,12 +235,22 @@ class HeatmapMaker:
 
         return forward
 
+    def _sizes_of(self, grids: tuple[Grid, ...], image: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the (height, width) of each layer's maps; of one at the image's size, if the method makes no other."""
+        return [image] if self.method in OF_WHOLE_IMAGE else [grid.size for grid in grids]
+
     def _grids_of(self, outputs: Sequence[Tensor], images: Tensor) -> tuple[Grid, ...]:
         size = (images.shape[2], images.shape[3])
         if size not in self._grids:
             pairs = zip(self.layers, outputs, strict=True)
             self._grids[size] = tuple(grid_of(self.network, name, tuple(out.shape), size) for name, out in pairs)
         return self._grids[size]
+
+
+def _plain(values: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Return values in a layout, free of what the caller has recorded of them."""
+    own = values.clone() if values.is_inference() else values.detach()
+    return own.contiguous(memory_format=layout)
 
 
 def _averaged(maps: Sequence[Tensor]) -> Tensor:
@@ -256,7 +272,8 @@ def flags_of(raw: Tensor, logits: Tensor) -> Tensor:
     high, low = raw.amax((2, 3)), raw.amin((2, 3))
     flags = torch.full(raw.shape[:2], int(Flag.NONE), dtype=torch.uint8, device=raw.device)
     flags[high <= 0] = Flag.NEGATIVE
-    flags[high == low] = Flag.CONSTANT
+    # A map that has all its differences from rounding shows nothing.
+    flags[high - low <= ROUNDING * torch.maximum(high.abs(), low.abs())] = Flag.CONSTANT
     flags[(high == 0) & (low == 0)] = Flag.ZERO
     flags[raw.isinf().flatten(2).any(2) | logits.isinf().any(1, keepdim=True)] = Flag.INFINITE
     flags[raw.isnan().flatten(2).any(2) | logits.isnan().any(1, keepdim=True)] = Flag.NOT_A_NUMBER

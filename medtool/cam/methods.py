@@ -33,7 +33,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     squared = gradients.square()
     total = activations.sum((2, 3), keepdim=True)
-    share = squared / (2 * squared + total * squared * gradients + 1e-6)
+    share = squared / (2 * squared + total * (squared * gradients) + 1e-6)
     # Where the gradient is not positive, the share is multiplied by 0; it may be infinite there.
     return _weighted(activations, torch.where(gradients > 0, gradients * share, 0).sum((2, 3)))
 
@@ -80,7 +80,8 @@ def eigencam(activations: Tensor) -> Tensor:
     Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", IJCNN 2020.
     """
     n, _, height, width = activations.shape
-    cells = activations.flatten(2).transpose(1, 2).double()
+    # In float64, which not every device has, and on matrices so small that the processor is quick enough.
+    cells = activations.flatten(2).transpose(1, 2).cpu().double()
     is_finite = cells.isfinite().flatten(1).all(1)
     safe = torch.where(is_finite[:, None, None], cells, 0)
     centred = safe - safe.mean(1, keepdim=True)
@@ -95,7 +96,8 @@ def eigencam(activations: Tensor) -> Tensor:
     energy = safe.square().sum(2)
     likeness = (component * (energy - energy.mean(1, keepdim=True))).sum(1, keepdim=True)
     signed = torch.where(likeness < 0, -component, component)
-    return torch.where(is_finite[:, None], signed, torch.nan).float().reshape(n, height, width)
+    found = torch.where(is_finite[:, None], signed, torch.nan).float().reshape(n, height, width)
+    return found.to(activations.device)
 
 
 WEIGHTED: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medtool.cam.answers import selected
-from medtool.cam.choices import Method
+from medtool.cam.choices import OF_WHOLE_IMAGE, Method
 from medtool.cam.layer import Grid
 from medtool.cam.tail import Forward
 from medtool.errors import UsageError, reason_of
@@ -31,8 +31,8 @@ _CLASSES = {
     Method.REFINECAM: "RefineCAM",
     Method.SESS: "SESS",
 }
-#: Their result is made from several maps at the image's size, and scaled to 0–1; there is none of a layer.
-_WHOLE = frozenset({Method.FULLGRAD, Method.REFINECAM, Method.SESS})
+#: They compare a class with others; a single logit becomes the logits of both its classes.
+_COMPARING = frozenset({Method.FINERCAM, Method.SESS})
 
 
 def peer_maps(
@@ -68,9 +68,11 @@ def peer_maps(
     UsageError
         If the method cannot be used with this network.
     """
-    bound = _Bound(network, forward)
+    if method is Method.FULLGRAD:
+        _refuse_unknown_biases(network)
+    bound = _Bound(network, forward, is_two_sided=method in _COMPARING)
     columns = [
-        _one(method, bound, layers, grids=grids, image=image, target=column[:, None]) for column in targets.unbind(1)
+        _one(method, bound, layers, grids=grids, image=image, target=int(target)) for target in targets.flatten()
     ]
     return [torch.stack(maps, 1) for maps in zip(*columns, strict=True)]
 
@@ -82,39 +84,63 @@ def _one(
     *,
     grids: Sequence[Grid],
     image: Tensor,
-    target: Tensor,
+    target: int,
 ) -> list[Tensor]:
-    cam = _built(method, network, list(layers), grids)
     raw: list[npt.NDArray[np.float32]] = []
-    try:
-        if method not in _WHOLE:
-            inner = cam.base_cam if method is Method.FINERCAM else cam
-            inner.get_cam_image = _keeping(inner.get_cam_image, raw)
-        with _seeded(image), torch.enable_grad():
-            # The image takes part in gradients, as its methods need them and no parameter does.
-            whole = cam(image.detach().clone().requires_grad_(), [lambda logits: selected(logits[None], target)[0, 0]])
-    except Exception as error:  # its methods fail on networks that they do not know in any way
-        raise UsageError(
-            f"pytorch-grad-cam's {method} fails with this network: {reason_of(error)}", hint="--method gradcam"
-        ) from error
-    finally:
-        # It keeps its hooks until it is collected, which may be late.
-        for each in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
-            each.activations_and_grads.release()
-    found = [whole] if method in _WHOLE else raw
+    with contextlib.ExitStack() as stack:
+        try:
+            cam = _built(method, network, list(layers), grids)
+            # It keeps its hooks until it is collected, which may be late.
+            for each in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
+                stack.callback(each.activations_and_grads.release)
+            if method not in OF_WHOLE_IMAGE:
+                inner = cam.base_cam if method is Method.FINERCAM else cam
+                inner.get_cam_image = _keeping(inner.get_cam_image, raw)
+            # It finds the classes to compare with only where it is given none; and its own target, where given one.
+            how = {"target_idx": target} if method is Method.FINERCAM else {"targets": [_Answer(target)]}
+            with _seeded(image, target), torch.enable_grad():
+                # The image takes part in gradients, as its methods need them and no parameter does.
+                whole = cam(image.detach().clone().requires_grad_(), **how)
+        except UsageError:
+            raise
+        except Exception as error:  # its methods fail on networks that they do not know in any way
+            raise UsageError(
+                f"pytorch-grad-cam's {method} fails with this network: {reason_of(error)}", hint="--method gradcam"
+            ) from error
+    found = [whole] if method in OF_WHOLE_IMAGE else raw
     return [torch.from_numpy(np.asarray(each, np.float32)).to(image.device) for each in found]
 
 
 class _Bound(nn.Module):
     """A network whose other inputs are bound; pytorch-grad-cam looks for parameters, and for layers to hook."""
 
-    def __init__(self, network: nn.Module, forward: Forward) -> None:
+    def __init__(self, network: nn.Module, forward: Forward, *, is_two_sided: bool) -> None:
         super().__init__()
         self.network = network
         self._of = forward
+        self._is_two_sided = is_two_sided
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._of(images)
+        logits = self._of(images).float()
+        if self._is_two_sided and logits.shape[1] == 1:
+            # Half of the logit for, half against: their softmax is the sigmoid of the whole.
+            return torch.cat([-logits, logits], 1) / 2
+        return logits
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Leave gradients as they are; none is made."""
+
+
+class _Answer:
+    """What a network answers for a class: for one image ``(logits,)``, or for several ``(n, logits)``."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        rows = torch.atleast_2d(logits)
+        answers = selected(rows, torch.full((len(rows), 1), self._target, device=rows.device))[:, 0]
+        return answers if logits.ndim == 2 else answers[0]
 
 
 def _built(method: Method, network: nn.Module, layers: list[nn.Module], grids: Sequence[Grid]) -> Any:
@@ -124,14 +150,13 @@ def _built(method: Method, network: nn.Module, layers: list[nn.Module], grids: S
         grids[0].n_prefix or any(grid.is_channels_last for grid in grids)
     ):
         raise UsageError(f"pytorch-grad-cam's {method} takes layers of one kind", hint="name one layer")
-    if method is Method.FULLGRAD:
-        _refuse_fused_normalisation(network)
-        layers = []  # it takes all that have a bias, and warns of others
     kind = getattr(pytorch_grad_cam, _CLASSES[method])
-    return kind(network, layers, reshape_transform=grids[0].maps_of)
+    if method is Method.FULLGRAD:
+        return kind(network, [])  # it takes all that have a bias, and warns of others
+    return kind(network, layers, reshape_transform=lambda output: grids[0].maps_of(output).float())
 
 
-def _refuse_fused_normalisation(network: nn.Module) -> None:
+def _refuse_unknown_biases(network: nn.Module) -> None:
     """Full gradients need every bias; pytorch-grad-cam knows those of convolutions and plain batch normalisation."""
     for name, module in network.named_modules():
         own = isinstance(getattr(module, "bias", None), nn.Parameter)
@@ -154,11 +179,11 @@ def _keeping(
 
 
 @contextlib.contextmanager
-def _seeded(image: Tensor) -> Iterator[None]:
-    """Let NumPy's global generator, which random maps are drawn from, begin with the image's content."""
+def _seeded(image: Tensor, target: int) -> Iterator[None]:
+    """Let NumPy's global generator, which random maps are drawn from, begin with the image's content and the class."""
     before = np.random.get_state()
     digest = hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).digest()
-    np.random.seed(int.from_bytes(digest[:4], "little"))
+    np.random.seed([int.from_bytes(digest[:4], "little"), target])
     try:
         yield
     finally:

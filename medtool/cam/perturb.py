@@ -16,57 +16,67 @@ ForwardOf = Callable[[int], Forward]
 
 
 def ablationcam(
-    tail: Tail, forward_of: ForwardOf, images: Tensor, output: Tensor, answers: Tensor, *, grid: Grid, chunk: int
+    tail: Tail, forward_of: ForwardOf, images: Tensor, *, grid: Grid, chunk: int
 ) -> Callable[[Tensor], Tensor]:
     """Return a function from targets ``(n, k)`` to maps: channels, each weighted by how the answer falls without it.
 
     A channel is set to 0, as in the paper. The fall is a share of the answer's size; its sign is that of the fall, also
-    where the answer is below 0.
+    where the answer is below 0. pytorch-grad-cam differs in both: where a layer has values below 0 it sets the channel
+    to ten million below the least of them, and where the answer is below 0 its maps are turned over.
 
     Parameters
     ----------
-    output
-        What the layer gave for the images, as :meth:`Tail.keep` returns it.
-    answers
-        Logits ``(n, classes)`` of the images as they are.
     chunk
-        Channels a pass.
+        Channels a pass through what follows the layer.
 
     References
     ----------
     Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization", WACV 2020.
     """
-    axis = 1 if output.ndim == 4 and not grid.is_channels_last else output.ndim - 1
-    n_channels = output.shape[axis]
-    without = answers[:, None].repeat(1, n_channels, 1)
-    for place in range(len(images)):
-        own = output[place : place + 1]
-        others = [other for other in range(1, output.ndim) if other != axis]
-        # A channel that is 0 already changes nothing.
-        peaks = own[0].abs().amax([other - 1 for other in others])
-        active = peaks.ne(0).nonzero().flatten()
-        for channels in torch.split(active, chunk):
-            rows = torch.arange(len(channels), device=output.device)
-            changed = own.repeat(len(channels), *(1,) * (output.ndim - 1))
-            changed.movedim(axis, 1)[rows, channels] = 0
-            without[place, channels] = tail.run(forward_of(place), images[place : place + 1], place, changed)
-    activations = grid.maps_of(output).float()
+    kept = [
+        _without_each_channel(tail, forward_of(place), image[None], grid, chunk) for place, image in enumerate(images)
+    ]
+    activations, answers, without = (torch.stack(each) for each in zip(*kept, strict=True))
 
     def maps(targets: Tensor) -> Tensor:
         before = selected(answers, targets)
-        after = torch.stack([selected(without[:, channel], targets) for channel in range(n_channels)], 2)
+        after = _of_channels(without, targets)
         size = torch.where(before == 0, 1, before.abs())[:, :, None]
         return torch.einsum("nchw,nkc->nkhw", activations, (before[:, :, None] - after) / size)
 
     return maps
 
 
+def _without_each_channel(
+    tail: Tail, forward: Forward, image: Tensor, grid: Grid, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's activations ``(channels, h, w)``, the logits, and those without each ``(channels, classes)``."""
+    output, logits = tail.keep(forward, image)
+    axis = 1 if output.ndim == 4 and not grid.is_channels_last else output.ndim - 1
+    by_channel = output[0].movedim(axis - 1, 0).flatten(1)
+    without = logits.repeat(len(by_channel), 1)
+    # A channel that is 0 already changes nothing.
+    for channels in torch.split(by_channel.ne(0).any(1).nonzero().flatten(), chunk):
+        changed = output.repeat(len(channels), *(1,) * (output.ndim - 1))
+        changed.movedim(axis, 1)[torch.arange(len(channels), device=output.device), channels] = 0
+        without[channels] = tail.run(forward, image, changed)
+    return grid.maps_of(output)[0].float(), logits[0], without
+
+
+def _of_channels(answers: Tensor, targets: Tensor) -> Tensor:
+    """Return the answers ``(n, k, channels)`` for classes ``(n, k)``, of logits ``(n, channels, classes)``."""
+    return torch.stack(
+        [selected(each, chosen.expand(len(each), -1)).T for each, chosen in zip(answers, targets, strict=True)]
+    )
+
+
 def scorecam(forward_of: ForwardOf, images: Tensor, activations: Tensor, *, chunk: int) -> Callable[[Tensor], Tensor]:
     """Return a function from targets ``(n, k)`` to maps: channels, each weighted by the answer to what it lets through.
 
     Each channel, enlarged to the image's size and scaled to 0–1, is a mask over the normalised image; the weights are
-    the softmax over channels of the answers. The masks lie on the image without a shift.
+    the softmax over channels of the answers. The masks lie on the image without a shift; pytorch-grad-cam's are
+    stretched, so that the centres of the corner cells come to lie in the image's corners.
 
     Parameters
     ----------
@@ -91,10 +101,9 @@ def scorecam(forward_of: ForwardOf, images: Tensor, activations: Tensor, *, chun
             masks = (masks - low) / (high - low + 1e-8)
             answers.append(forward(image * masks[:, None]).float())
         found.append(torch.cat(answers))
-    of_channels = torch.stack(found, 1)  # (channels, n, classes)
+    of_channels = torch.stack(found)
 
     def maps(targets: Tensor) -> Tensor:
-        weights = torch.stack([selected(answers, targets) for answers in of_channels], 2).softmax(2)
-        return torch.einsum("nchw,nkc->nkhw", activations, weights)
+        return torch.einsum("nchw,nkc->nkhw", activations, _of_channels(of_channels, targets).softmax(2))
 
     return maps

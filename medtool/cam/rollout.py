@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from medtool.cam.layer import grid_of
+from medtool.cam.layer import grid_of, patches_of
 from medtool.cam.tail import Forward
 from medtool.errors import UsageError
+
+#: Of class, distillation and register tokens.
+_MOST_PREFIXES = 32
 
 
 def rollout(network: nn.Module, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,25 +38,32 @@ def rollout(network: nn.Module, forward: Forward, images: Tensor) -> tuple[Tenso
     watch = _Attentions()
     with torch.no_grad(), watch:
         logits = forward(images).float()
-    sizes = {each.shape[1] for each in watch.found if each.shape[1] == each.shape[2] > 1}
     path, vit = _transformer(network)
-    if len(sizes) != 1 or any(len(each) != len(images) for each in watch.found) or vit is None:
+    blocks = list(itertools.takewhile(lambda each: each.shape[1] == each.shape[2] > 1, watch.found))
+    poolings = watch.found[len(blocks) :]
+    size = (images.shape[2], images.shape[3])
+    name = f"{path}.blocks".lstrip(".")
+    patches = None if vit is None else patches_of(network, name, size)
+    n_tokens = blocks[0].shape[1] if blocks else 0
+    if (
+        vit is None
+        or patches is None
+        or not 0 <= n_tokens - math.prod(patches) <= _MOST_PREFIXES
+        or any(each.shape != (len(images), n_tokens, n_tokens) for each in blocks)
+        or any(len(each) != len(images) or abs(each.shape[2] - n_tokens) > _MOST_PREFIXES for each in poolings)
+    ):
         raise UsageError(
             "attention rollout needs a vision transformer that attends from every patch to every patch in all blocks",
             hint="--method gradcam, which any network takes",
         )
-    (n_tokens,) = sizes
-    grid = grid_of(
-        network, f"{path}.blocks".lstrip("."), (len(images), n_tokens, 1), (images.shape[2], images.shape[3])
-    )
+    grid = grid_of(network, name, (len(images), n_tokens, 1), size)
     identity = torch.eye(n_tokens, device=images.device)
     flow = identity
-    for attention in watch.found:
-        if attention.shape[1] == n_tokens:
-            # Rows of a softmax sum to 1, and so do these.
-            flow = (attention + identity) / 2 @ flow
-    pooling = watch.found[-1].mean(1)
-    row = pooling if watch.found[-1].shape[1] != n_tokens else _classified_by(vit, n_tokens, grid.n_prefix, images)
+    for attention in blocks:
+        # Rows of a softmax sum to 1, and so do these.
+        flow = (attention + identity) / 2 @ flow
+    row = poolings[-1].mean(1) if poolings else _classified_by(vit, n_tokens, grid.n_prefix, images)
+    # A class token that joins behind the blocks is the first key of the pooling; nothing of the image flows into it.
     padded = functional.pad(row, (n_tokens - row.shape[1], 0))
     return (padded[:, None] @ flow)[:, 0, grid.n_prefix :].reshape(len(images), *grid.size), logits
 

@@ -92,10 +92,15 @@ def record(forward: Forward, layers: dict[str, nn.Module], images: Tensor, *, wi
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
             if not isinstance(output, Tensor):
                 raise UsageError(f"the layer {name} gives a {type(output).__name__}, not one tensor")
+            if len(output) != len(images):
+                raise UsageError(
+                    f"the layer {name} gives {tuple(output.shape)} for {len(images)} images, not one of each"
+                )
             if not with_gradients:
                 outputs[name] = output.clone()
                 return None
-            outputs[name] = output if output.requires_grad else output.detach().requires_grad_()
+            # Of its own memory, as the network may go on to change what it gave to the layer, or got from it.
+            outputs[name] = output if output.requires_grad else output.detach().clone().requires_grad_()
             return outputs[name].clone()
 
         return hook
@@ -110,22 +115,23 @@ def record(forward: Forward, layers: dict[str, nn.Module], images: Tensor, *, wi
     for name in layers:
         if name not in outputs:
             raise UsageError(f"the layer {name} does not run for such images", hint="name another")
-    return Recording(tuple(outputs[name] for name in layers), _checked(logits))
+    return Recording(tuple(outputs[name] for name in layers), _checked(logits, len(images)))
 
 
-def _checked(logits: object) -> Tensor:
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+def _checked(logits: object, n_images: int) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_images:
         seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"the network gives {seen}, not logits (images, classes)")
+        raise UsageError(f"the network gives {seen} for {n_images} images, not logits (images, classes)")
     return logits.float()
 
 
 class Tail:
     """The part of a network after a layer, run on other activations than the layer gave.
 
-    While one batch passes, the results of all outermost modules that end before the layer does are kept. Later passes
-    take them from there, for one image of the batch at a time; only the code between modules runs again. So connections
-    around the layer hold what they held, and the answer is that of the whole network.
+    While one image passes, the results of all outermost modules that end before the layer does are kept. Later passes
+    take them from there; only the code between modules runs again. So connections around the layer hold what they held,
+    and the answer is that of the whole network. A module whose result is no plain tensors of one image, such as
+    attention in windows, computes again too.
 
     Parameters
     ----------
@@ -137,21 +143,24 @@ class Tail:
 
     def __init__(self, network: nn.Module, name: str) -> None:
         self._name = name
-        parts = name.split(".")
-        inside = {".".join(parts[:depth]) for depth in range(len(parts))}
-        children = {
-            f"{around}.{child}".lstrip("."): module
-            for around in inside
-            for child, module in network.get_submodule(around).named_children()
-        }
-        self._skipped = {path: module for path, module in children.items() if path not in inside}
         self._layer = network.get_submodule(name)
+        parts = name.split(".")
+        around = {network.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))}
+        self._others = [module for module in network.modules() if module not in around]
         self._kept: dict[nn.Module, list[Any]] = {}
+        self._needs_copies = False
 
-    def keep(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the layer gives for a batch, and the logits, and keep what comes before the layer."""
+    def keep(self, forward: Forward, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the layer gives for an image, and the logits ``(1, classes)``; keep what comes before the layer.
+
+        Parameters
+        ----------
+        image
+            Shape ``(1, channels, h, w)``.
+        """
         calls: list[tuple[nn.Module, Any]] = []
         running: list[nn.Module] = []
+        computed: set[nn.Module] = set()
 
         def start(module: nn.Module, _inputs: Any) -> None:
             running.append(module)
@@ -159,36 +168,37 @@ class Tail:
         def end(module: nn.Module, _inputs: Any, output: Any) -> None:
             running.pop()
             if not running:  # a module that others share may run inside another, which is skipped as a whole
+                if not _is_of_one_image(output):
+                    computed.add(module)
                 calls.append((module, _mapped(output, lambda tensor: tensor.clone())))
 
         handles = []
-        for module in set(self._skipped.values()):
+        for module in self._others:
             handles += [module.register_forward_pre_hook(start), module.register_forward_hook(end)]
         try:
-            logits = _checked(forward(images))
+            logits = _checked(forward(image), 1)
         finally:
             for handle in handles:
                 handle.remove()
         ends = [place for place, (module, _) in enumerate(calls) if module is self._layer]
         if not ends:
             raise UsageError(f"the layer {self._name} does not run for such images", hint="name another")
-        self._kept = {}
-        for module, output in calls[: ends[-1] + 1]:
-            self._kept.setdefault(module, []).append(output)
-        layer = self._kept[self._layer][-1]
+        layer = calls[ends[-1]][1]
         if not isinstance(layer, Tensor):
             raise UsageError(f"the layer {self._name} gives a {type(layer).__name__}, not one tensor")
+        self._kept = {}
+        for module, output in calls[: ends[-1] + 1]:
+            if module not in computed:
+                self._kept.setdefault(module, []).append(output)
         return layer, logits
 
-    def run(self, forward: Forward, image: Tensor, place: int, activations: Tensor) -> Tensor:
-        """Return the logits for one image with other activations.
+    def run(self, forward: Forward, image: Tensor, activations: Tensor) -> Tensor:
+        """Return the logits for the image that was kept, with other activations.
 
         Parameters
         ----------
         image
             Shape ``(1, channels, h, w)``.
-        place
-            Of the image in the batch that was kept.
         activations
             Shape ``(m, ...)``, as the layer gives them; may be changed.
 
@@ -196,26 +206,29 @@ class Tail:
         -------
         Shape ``(m, classes)``, float32.
         """
+        if self._needs_copies:
+            return self._run(forward, image, activations)
         try:
-            return self._run(forward, image, place, activations, is_copied=False)
+            return self._run(forward, image, activations.clone())
         except RuntimeError as error:
             if "single memory location" not in str(error):
                 raise
             # The network adds to what a skipped module gave, in place: then each needs memory of its own.
-            return self._run(forward, image, place, activations, is_copied=True)
+            self._needs_copies = True
+            return self._run(forward, image, activations)
 
-    def _run(self, forward: Forward, image: Tensor, place: int, activations: Tensor, *, is_copied: bool) -> Tensor:
+    def _run(self, forward: Forward, image: Tensor, activations: Tensor) -> Tensor:
         n = len(activations)
 
-        def of_image(tensor: Tensor) -> Tensor:
-            own = tensor[place : place + 1].expand(n, *tensor.shape[1:])
-            return own.clone() if is_copied or n == 1 else own
+        def repeated(tensor: Tensor) -> Tensor:
+            many = tensor.expand(n, *tensor.shape[1:])
+            return many.clone() if self._needs_copies or n == 1 else many
 
         with contextlib.ExitStack() as stack:
             for module, outputs in self._kept.items():
                 last = activations if module is self._layer else None
-                stack.enter_context(_replayed(module, outputs, of_image, last))
-            return _checked(forward(image.expand(n, *image.shape[1:])))
+                stack.enter_context(_replayed(module, outputs, repeated, last))
+            return _checked(forward(image.expand(n, *image.shape[1:])), n)
 
 
 @contextlib.contextmanager
@@ -244,12 +257,24 @@ def _replayed(
             del module.forward
 
 
+def _is_of_one_image(value: Any) -> bool:
+    """Tell whether a module's result is tensors of one image, in plain tuples, lists and dictionaries if at all."""
+    if isinstance(value, Tensor):
+        return value.ndim > 0 and len(value) == 1
+    if isinstance(value, tuple | list):
+        return all(map(_is_of_one_image, value))
+    if type(value) is dict:
+        return all(map(_is_of_one_image, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return a tensor, or tensors in tuples, lists and dictionaries, each changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple | list):
-        return type(value)(_mapped(each, change) for each in value)
-    if isinstance(value, dict):
+        changed = [_mapped(each, change) for each in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
+    if type(value) is dict:
         return {key: _mapped(each, change) for key, each in value.items()}
     return value
