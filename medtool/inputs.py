@@ -391,6 +391,10 @@ def _nothing_found(inputs: Sequence[str], search: _Search, listing: Listing) -> 
         more = f" (and {len(listing.problems) - 1} more)" if len(listing.problems) > 1 else ""
         return InputError(f"no image in {shown}: {readable(str(first.path))} {first.reason}{more}")
     facts = list(listing.notes)
+    if not search.bases:
+        return InputError(
+            f"no image in {shown}: no path came on stdin", hint="find FOLDER -name '*.png' | medtool ... -"
+        )
     if search.n_other:
         facts.append(f"{_files(search.n_other)} there, none of them an image by its name")
     hint = f"images end in {', '.join(sorted(image_suffixes()))}; DICOM files may have no suffix"

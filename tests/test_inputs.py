@@ -458,7 +458,7 @@ def test_one_id_for_two_images_is_refused(here: Path) -> None:
         (["empty"], "no image in empty"),
         (["texts"], "2 files there, none of them an image by its name"),
         (["texts/*.png"], r"texts/\*\.png matches nothing"),
-        (["-"], "no image in -"),
+        (["-"], "no image in -: no path came on stdin"),
         (["empty/manifest.csv"], "does not exist"),
     ],
 )

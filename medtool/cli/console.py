@@ -54,12 +54,16 @@ def copy(data: bytes) -> None:
     if stream.isatty():
         for line in data.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"):
             out(line)
-    elif hasattr(stream, "buffer"):
-        stream.flush()
-        stream.buffer.write(data)
-        stream.buffer.flush()
-    else:
-        stream.write(data.decode())
+        return
+    try:
+        if hasattr(stream, "buffer"):
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
+        else:
+            stream.write(data.decode())
+    except OSError as error:
+        _lost(stream, error)
 
 
 def show_json(document: Mapping[str, Any]) -> None:

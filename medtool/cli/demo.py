@@ -9,6 +9,7 @@ import typer
 
 from medtool.cli import console
 from medtool.demo.options import DemoOptions, Kind
+from medtool.errors import UsageError
 
 EXAMPLES = """Examples:
 
@@ -21,7 +22,7 @@ medtool demo chests/ --kind xray --images 300 --seed 1
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to fill; made if it is not there.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder to fill; made if it is not there.")],
     kind: Annotated[Kind, typer.Option(help="What the generated phantoms imitate.")] = DemoOptions.kind,
     images: Annotated[
         int, typer.Option(help="How many phantoms; five real pictures come on top.")
@@ -36,12 +37,15 @@ def demo(
 
     Run the same command again to go on after an interruption; more --images enlarge the demo that is there.
     """
+    if folder == "":
+        raise UsageError("DIR is the empty text; is a variable of your shell not set?")
     options = DemoOptions(kind, images, seed)
+    place = Path(folder)
 
     from medtool.demo.folder import write_demo
 
     with console.steps(options.images, "drawing") as steps:
-        summary = write_demo(folder, options, overwrite=overwrite, workers=workers, steps=steps)
+        summary = write_demo(place, options, overwrite=overwrite, workers=workers, steps=steps)
 
     for name in summary.missing:
         console.warn(f"the installed scikit-image does not ship {name}; the demo goes without it")
@@ -50,7 +54,7 @@ def demo(
             {
                 "format": "medtool-demo",
                 "version": 1,
-                "folder": str(folder),
+                "folder": str(place),
                 "manifest": str(summary.manifest),
                 "kind": str(options.kind),
                 "seed": options.seed,
@@ -72,8 +76,8 @@ def demo(
     counted = ", ".join(f"{count} {label}" for label, count in summary.labels.items())
     console.say(
         f"{len(summary.image_ids)} {options.kind} phantoms of {patients} ({counted}; "
-        f"{summary.drawn} drawn now) and {len(summary.real)} real pictures in {folder}"
+        f"{summary.drawn} drawn now) and {len(summary.real)} real pictures in {place}"
     )
-    pictures = str(folder / "images")
+    pictures = str(place / "images")
     shown = f'"{pictures}"' if " " in pictures else pictures
     console.hint(f"medtool segment --points 5 {shown} --overlays")

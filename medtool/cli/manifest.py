@@ -46,7 +46,7 @@ def manifest(
         ),
     ],
     root: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="The folder of that layout. Without it, the options of the data set are shown."),
     ] = None,
     out: Annotated[
@@ -68,9 +68,12 @@ def manifest(
     if root is None:
         _show_options(dataset, plugin)
         return
+    if root == "":
+        raise UsageError("ROOT is the empty text; is a variable of your shell not set?")
+    folder = Path(root)
     options = _options(dataset, plugin.options, set_ or [])
     to_stdout = out == Path("-")
-    path = out or root / "manifest.csv"
+    path = out or folder / "manifest.csv"
     if to_stdout and console.settings.json:
         raise UsageError("--json and --out - both write to stdout; give one")
     if not to_stdout and os.path.lexists(path) and not overwrite:
@@ -78,7 +81,7 @@ def manifest(
 
     from medtool.manifest import Manifest, csv_bytes, write_manifest
 
-    made = plugin.manifest(root, **options)
+    made = plugin.manifest(folder, **options)
     if not isinstance(made, Manifest):
         raise PluginError(f"the data set {dataset!r} gave a {type(made).__name__}, not a Manifest")
     if to_stdout:

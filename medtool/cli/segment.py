@@ -187,7 +187,7 @@ def _notes_on_masks(listing: Listing) -> list[str]:
         name
         for name in names
         if _MASK_FOLDERS & {part.lower() for part in name.split("/")[:-1]}
-        or name.rpartition(".")[0].lower().endswith(_MASK_ENDINGS)
+        or name.lower().removesuffix(".gz").rpartition(".")[0].endswith(_MASK_ENDINGS)
     ]
     if not suspects or len(suspects) == len(names):
         return []

@@ -63,7 +63,7 @@ def choose_segmenter(
     UnknownNameError
         If there is no such segmenter.
     UsageError
-        If an option means nothing to the segmenter.
+        If an option means nothing to the segmenter, or there is no such device or precision on this machine.
     MissingWeightsError
         If it was asked for by name and its weights are not on this machine.
     """
@@ -79,6 +79,9 @@ def choose_segmenter(
     if not kind.needs_torch:
         is_for_networks = device not in ("auto", "cpu") or precision not in ("auto", "fp32")
         if is_for_networks and note:
+            from medtool.devices import resolve_device, resolve_precision  # a slip in them is one here too
+
+            resolve_precision(precision, resolve_device(device))
             note += "; --device and --precision are for networks and not used"
         elif is_for_networks:
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from medtool.errors import UsageError
 
@@ -82,18 +82,3 @@ class CleanOptions:
     def __post_init__(self) -> None:
         if self.min_area_px < 0:
             raise UsageError(f"min_area_px is {self.min_area_px}; it must be 0 or more")
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """Everything that decides what the masks look like.
-
-    Attributes
-    ----------
-    segmenter
-        A name from ``medtool plugins list segmenters``, or ``auto``: the best one whose weights are on this machine.
-    """
-
-    segmenter: str = "auto"
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    clean: CleanOptions = field(default_factory=CleanOptions)

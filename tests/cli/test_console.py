@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medtool.cli import console
-from medtool.errors import InputError, UsageError
+from medtool.errors import InputError, OutputError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,20 @@ def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     except InputError as error:
         console.fail(error)
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_copy_that_cannot_be_delivered_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = io.TextIOWrapper(Full(), write_through=True)  # type: ignore[type-var]
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(OutputError, match="cannot write to stdout: no space left on device"):
+        console.copy(b"image,image_id\n")
 
 
 def test_without_a_terminal_progress_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:

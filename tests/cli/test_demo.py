@@ -47,6 +47,14 @@ def test_no_images_are_a_usage_error(medtool: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
+def test_an_empty_text_is_no_folder(medtool: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = medtool("demo", "", "--images", 2)
+    assert ended.code == ExitCode.USAGE
+    assert "DIR is the empty text" in ended.err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_kind_that_does_not_exist_is_a_usage_error(medtool: Run, tmp_path: Path) -> None:
     ended = medtool("demo", tmp_path / "demo", "--kind", "mri")
     assert ended.code == ExitCode.USAGE

@@ -95,6 +95,14 @@ def test_wrong_options_end_with_2_and_the_next_step(
     assert ended.out == ""
 
 
+def test_an_empty_text_is_no_folder(medtool: Callable[..., Any], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    ended = medtool("manifest", "folder", "")
+    assert (ended.code, ended.out) == (2, "")
+    assert "ROOT is the empty text" in ended.err
+    assert not (photos / "manifest.csv").exists()
+
+
 def test_without_a_folder_the_options_of_the_data_set_are_shown(medtool: Callable[..., Any]) -> None:
     ended = medtool("manifest", "csv")
     assert ended.code == 0

@@ -546,6 +546,8 @@ def test_paths_come_from_stdin_too(medtool: Callable[..., Any], lesion_folder: P
         (["--workers", "-1"], 2, "workers is -1"),
         (["--points", "1001"], 2, "points is 1001"),
         (["--null"], 2, "--null"),
+        (["--device", "gpu"], 2, "device 'gpu' is no device"),
+        (["--precision", "fp8"], 2, "precision 'fp8' is not known"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
@@ -569,6 +571,21 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert ended.code == code, ended.err
     assert said in ended.err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [("photos/a.png", "masks/a.png"), ("a.png", "a_mask.png"), ("a_image.nii.gz", "a_label.nii.gz")],
+)
+def test_masks_beside_the_images_are_told(
+    medtool: Callable[..., Any], tmp_path: Path, out: Path, images: str, masks: str
+) -> None:
+    for name in (images, masks):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(lesion_image(0)[0]).save(path, format="PNG")
+    ended = medtool("segment", tmp_path / "data", "--out", out, "--workers", 1, "--segmenter", "heatmap")
+    assert f"1 of 2 files look like masks, such as {masks}" in ended.err
 
 
 def test_auto_says_which_segmenter_it_takes_and_how_to_get_a_better_one(
