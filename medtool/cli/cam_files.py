@@ -1,4 +1,4 @@
-"""``medtool cam info``, ``verify`` and ``export``: what a file of heatmaps holds."""
+"""``medtool cam info``, ``verify``, ``export`` and ``score``: what a file of heatmaps holds, and how good it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medtool.cli import console
+from medtool.cli import cam_score, console
 from medtool.cli.given import MAX_NAMED_FAILURES, show_failures, stdin_of
 from medtool.cli.params import command
 from medtool.errors import ExitCode, UsageError
@@ -294,3 +294,6 @@ app.command("verify", short_help="Check heatmaps, and that they are of these ima
     command(verify)
 )
 app.command("export", short_help="Heatmaps as PNG, NumPy, TIFF or overlays.", epilog=EXPORT_EXAMPLES)(command(export))
+app.command("score", short_help="How good heatmaps are, by masks and by the network.", epilog=cam_score.EXAMPLES)(
+    command(cam_score.cam_score)
+)
