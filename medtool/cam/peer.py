@@ -138,7 +138,7 @@ class _Answer:
         self._target = target
 
     def __call__(self, logits: Tensor) -> Tensor:
-        rows = torch.atleast_2d(logits)
+        rows = logits if logits.ndim == 2 else logits[None]
         answers = selected(rows, torch.full((len(rows), 1), self._target, device=rows.device))[:, 0]
         return answers if logits.ndim == 2 else answers[0]
 

@@ -227,15 +227,14 @@ class Tail:
         with contextlib.ExitStack() as stack:
             for module, outputs in self._kept.items():
                 last = activations if module is self._layer else None
-                stack.enter_context(_replayed(module, outputs, repeated, last))
+                stack.enter_context(with_forward(module, _replay(module, outputs, repeated, last)))
             return _checked(forward(image.expand(n, *image.shape[1:])), n)
 
 
-@contextlib.contextmanager
-def _replayed(
+def _replay(
     module: nn.Module, outputs: list[Any], of_image: Callable[[Tensor], Tensor], last: Tensor | None
-) -> Iterator[None]:
-    """Let a module give what it gave, call by call, and compute again afterwards."""
+) -> Callable[..., Any]:
+    """Return what gives what a module gave, call by call, and computes again afterwards."""
     compute, calls = module.forward, iter(range(len(outputs)))
 
     def replay(*inputs: Any, **named: Any) -> Any:
@@ -246,15 +245,21 @@ def _replayed(
             return last
         return _mapped(outputs[call], of_image)
 
-    had_own = "forward" in vars(module)
-    module.forward = replay
+    return replay
+
+
+@contextlib.contextmanager
+def with_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module compute something else."""
+    own = vars(module).get("forward")
+    module.forward = forward
     try:
         yield
     finally:
-        if had_own:
-            module.forward = compute
-        else:
+        if own is None:
             del module.forward
+        else:
+            module.forward = own
 
 
 def _is_of_one_image(value: Any) -> bool:

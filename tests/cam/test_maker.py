@@ -84,19 +84,17 @@ def test_maps_of_real_images_by_real_weights_equal_those_of_pytorch_grad_cam(
     assert np.abs(scaled(ours, (224, 224)) - whole).max() < WITHIN
 
 
-@pytest.mark.parametrize("layer", ["bn2", "blocks.3"])
-def test_bfloat16_changes_maps_of_real_images_by_next_to_nothing(
-    trained: nn.Module, lesions: Tensor, layer: str
-) -> None:
+def test_bfloat16_changes_maps_of_real_images_by_next_to_nothing(trained: nn.Module, lesions: Tensor) -> None:
     targets = trained(lesions).argmax(1)
     exact, short = (
-        HeatmapMaker(trained, [layer], precision=precision).maps(lesions, targets).raw.reshape(8, -1)
+        HeatmapMaker(trained, ["bn2"], precision=precision).maps(lesions, targets).raw.reshape(8, -1)
         for precision in ("fp32", "bf16")
     )
 
     correlations = [np.corrcoef(*pair)[0, 1] for pair in zip(exact, short, strict=True)]
 
     assert np.median(correlations) >= 0.999
+    assert min(correlations) >= 0.995
     assert not np.array_equal(exact, short)
 
 
@@ -258,7 +256,7 @@ def test_maps_are_the_same_whatever_the_caller_records(context: type) -> None:
 @pytest.mark.parametrize("method", [Method.GRADCAM, Method.ABLATIONCAM, Method.SCORECAM, Method.FINERCAM])
 def test_a_network_of_images_and_metadata_gives_each_image_its_own(method: Method) -> None:
     torch.manual_seed(3)
-    image = network("mobilenetv2", 256)
+    image = network("efficientnet", 256)
     fused = FusionNetwork(image, num_classes=3, n_metadata=4).eval()
     # So that metadata decide which of the image's features count.
     mixed = _Mixed(fused)
