@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,11 @@ def read_lineage(folder: Path) -> dict[str, Any] | None:
 def write_lineage(folder: Path, lineage: Mapping[str, Any]) -> None:
     """Write ``lineage.json`` into ``folder``, whole."""
     write_json(folder / LINEAGE_NAME, lineage)
+
+
+def made_with_digest(document: Mapping[str, Any]) -> str:
+    """Return one SHA-256 of all that decides what a result looks like: of its ``made_with``."""
+    return digest_of([json.dumps(document["made_with"], sort_keys=True)])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -137,7 +137,7 @@ def make_heatmaps(
             f"--out {job.out} is a folder, and heatmaps go into one file", hint=f"--out {job.out / 'cams.h5'}"
         )
     asked = sorted(asked, key=lambda one: one.image_id)
-    now = _lineage_now(runs, options, job)
+    now = lineage_of(runs, options, job)
     with open_store(job.out) as store:
         for note in store.load(now, overwrite=options.overwrite):
             watch.say(note)
@@ -149,8 +149,8 @@ def make_heatmaps(
         return _concluded(work, store, asked, now)
 
 
-def _lineage_now(runs: Sequence[Run], options: CamOptions, job: Job) -> dict[str, Any]:
-    """Return the lineage of a cache that begins, as it is read back."""
+def lineage_of(runs: Sequence[Run], options: CamOptions, job: Job) -> dict[str, Any]:
+    """Return the lineage of a cache that begins, as it is read back; it does not depend on the images."""
     made_with = {
         "members": {
             str(number): {

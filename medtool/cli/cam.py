@@ -19,8 +19,10 @@ from medtool.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medtool.cam.job import Summary
+    from medtool.cam.job import Job, Summary
+    from medtool.inputs import Listing
     from medtool.runs.folder import Run
+    from medtool.split.recognise import Recognised
 
 EXAMPLES = """Examples:
 
@@ -145,6 +147,7 @@ def cam(
         raise UsageError("--null is about paths on stdin, and no input is -")
 
     from medtool.devices import resolve_device, resolve_precision
+    from medtool.inputs import find_images
 
     chosen = resolve_device(device)
     options = CamOptions(
@@ -165,34 +168,41 @@ def cam(
     where = (
         default_out(inputs, "cams").with_name(f"{default_out(inputs, 'cams').name}.h5") if out is None else Path(out)
     )
-    summary = heatmaps_of(runs, inputs, options, out=where, parts=parts, null=null)
+    listing = find_images(inputs, stdin=stdin_of(inputs), null_separated=null)
+    for note in listing.notes:
+        console.say(note)
+    summary = heatmaps_of(runs, listing, inputs, options, out=where, parts=parts)
     _show(summary)
     if summary.failed:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
-def heatmaps_of(
-    runs: Sequence[Run], inputs: list[str], options: CamOptions, *, out: Path, parts: tuple[str, ...], null: bool
-) -> Summary:
-    """Find the images, say what is about to be done, and do it."""
-    from medtool.cam.ensemble import layers_of
-    from medtool.cam.job import Job, Watch, make_heatmaps
-    from medtool.inputs import find_images
+def job_of(runs: Sequence[Run], out: Path) -> tuple[Job, Recognised]:
+    """Return where heatmaps of runs go with what they inherit, and what tells whether an image was seen."""
+    from medtool.cam.job import Job
     from medtool.split.marks import inherited, marks_of
     from medtool.split.recognise import Recognised
     from medtool.split.seen import read_seen
 
     seen = [read_seen(run.folder) for run in runs]
-    listing = find_images(inputs, stdin=stdin_of(inputs), null_separated=null)
-    for note in listing.notes:
-        console.say(note)
     recognised = Recognised(seen)
+    marks = marks_of(inherited(*(each.leaks for each in seen)))
+    return Job(out, seen_contents=recognised.contents, made_from=marks), recognised
+
+
+def heatmaps_of(
+    runs: Sequence[Run], listing: Listing, inputs: list[str], options: CamOptions, *, out: Path, parts: tuple[str, ...]
+) -> Summary:
+    """Say what is about to be done, and make the heatmaps of the images of a listing."""
+    from medtool.cam.ensemble import layers_of
+    from medtool.cam.job import Watch, make_heatmaps
+
+    job, recognised = job_of(runs, out)
     asked, _ = asked_of(listing, inputs, list(runs), recognised, parts=parts)
     networks = "1 network" if len(runs) == 1 else f"{len(runs)} networks"
     views = "" if options.n_views == 1 else f", {options.n_views} views of each image"
     layers = ", ".join(dict.fromkeys(name for run in runs for name in layers_of(run, options))) or "all blocks"
     console.say(f"{options.method} at {layers}, {networks}{views}, device {options.device}, {options.precision}")
-    job = Job(out, seen_contents=recognised.contents, made_from=marks_of(inherited(*(each.leaks for each in seen))))
     console.detail(f"{len(asked)} images, to {out}")
     watch = Watch(console.say, functools.partial(console.steps, label="cam"))
     return make_heatmaps(asked, runs, options, job=job, watch=watch)

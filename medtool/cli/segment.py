@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,11 +18,14 @@ from medtool.segment.options import CleanOptions, PromptOptions, Strategy
 
 if TYPE_CHECKING:
     from medtool.inputs import Listing
+    from medtool.segment.job import Job
     from medtool.segment.run import Summary
 
 EXAMPLES = """Examples:
 
 medtool segment photos/ --overlays --contact-sheet
+
+medtool segment photos/ --run runs/first --points 5
 
 medtool segment data/manifest.csv --segmenter sam-vit-b --points 5 --out masks/
 
@@ -29,6 +33,7 @@ find scans -name '*.dcm' -print0 | medtool segment - -0 --out masks/
 """
 
 
+_OTHER_PART = "--page, --axis and --slice choose a part of a file, and a network looks at what is read without them"
 _MASK_FOLDERS = frozenset(("mask", "masks", "label", "labels", "segmentation", "segmentations", "groundtruth", "gt"))
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_segmentation", "_gt")
 
@@ -67,6 +72,14 @@ def segment(
         Path | None,
         typer.Option(help="Heatmaps of your own network (cams.h5). By default a saliency map."),
     ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="Make the heatmaps with this trained network; with several, their mean."),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(help="Class whose heatmap is taken. By default the predicted one, or that of the file."),
+    ] = "",
     points: Annotated[int, typer.Option(help="Positive points an image.")] = PromptOptions.points,
     negatives: Annotated[int, typer.Option(help="Negative points an image.")] = PromptOptions.negatives,
     strategy: Annotated[Strategy, typer.Option(help="How positive points are chosen.")] = PromptOptions.strategy,
@@ -134,10 +147,12 @@ def segment(
 
     Run the same command again to go on after an interruption: finished images are skipped.
     """
+    is_whole = page is None and axis == ReadOptions.axis and slice_index is None
     if out == "":
         raise UsageError("--out is the empty text; is a variable of your shell not set?")
     if null and "-" not in inputs:
         raise UsageError("--null is about paths on stdin, and no input is -")
+    _check_heatmaps(run, heatmaps, target, is_whole=is_whole)
     prompt = PromptOptions(points, negatives, strategy, power, min_distance, seed)
     clean = CleanOptions(largest_component, fill_holes, min_area)
     read = ReadOptions(page=page, axis=axis, slice_index=slice_index, max_pixels=max_pixels, max_bytes=max_bytes)
@@ -149,24 +164,39 @@ def segment(
         console.say(note)
 
     from medtool.segment.choose import choose_segmenter
-    from medtool.segment.job import Job, heatmap_source, options_of
+    from medtool.segment.job import HEATMAPS_NAME, Job, heatmap_source, options_of
     from medtool.segment.run import RunOptions, segment_images
 
     choice = choose_segmenter(segmenter, weights_file=weights, device=device, precision=precision)
-    source = heatmap_source(heatmaps, [item.image_id for item in listing.items])
+    folder = default_out(inputs, "masks") if out is None else Path(out)
+    job = Job(
+        folder,
+        choice,
+        prompt,
+        clean,
+        read,
+        folder / HEATMAPS_NAME if run else heatmaps,
+        overlays,
+        "" if run else target,
+    )
     if choice.note:
         console.say(choice.note)
     if choice.needs_torch:
         console.say(f"device {choice.device}, {choice.precision}")
-    if heatmaps is None:
+    if run:
+        made_with = _heatmaps_of_runs(run, listing, inputs, job, target=target, device=device, overwrite=overwrite)
+    else:
+        made_with = options_of(
+            job, heatmap=heatmap_source(heatmaps, [item.image_id for item in listing.items], target=target)
+        )
+    if not is_whole and made_with["heatmap"]["source"] == "cam":
+        raise UsageError(_OTHER_PART)
+    if job.heatmaps is None:
         console.say(
-            "heatmap: a saliency map, without training (docs/explanation/saliency.md); --heatmaps FILE takes yours"
+            "heatmap: a saliency map, without training (docs/explanation/saliency.md); --heatmaps FILE takes yours, and"
+            " --run RUN those of a trained network"
         )
     console.detail(f"{len(listing.items)} images, {len(listing.problems)} that cannot be used")
-    job = Job(
-        default_out(inputs, "masks") if out is None else Path(out), choice, prompt, clean, read, heatmaps, overlays
-    )
-    made_with = options_of(job, heatmap=source)
     console.detail(f"to {job.out}, made with {json.dumps(made_with)}")
     summary = segment_images(
         listing,
@@ -178,6 +208,55 @@ def segment(
     _show(summary)
     if summary.failed:
         raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _check_heatmaps(run: list[Path] | None, heatmaps: Path | None, target: str, *, is_whole: bool) -> None:
+    """Refuse options about heatmaps that contradict one another."""
+    if run and heatmaps is not None:
+        raise UsageError("--run and --heatmaps each say where heatmaps come from; give one")
+    if run and not is_whole:
+        raise UsageError(_OTHER_PART)
+    if target and not run and heatmaps is None:
+        raise UsageError("--target names a class, and a saliency map knows none", hint="--run RUN, or --heatmaps FILE")
+    if run and target == "all":
+        raise UsageError("--target all gives a map for each class, and points come from one", hint="--target CLASS")
+
+
+def _heatmaps_of_runs(
+    folders: list[Path],
+    listing: Listing,
+    inputs: list[str],
+    job: Job,
+    *,
+    target: str,
+    device: str,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Make the heatmaps of trained networks beside the masks, and return what decides what the masks look like."""
+    from medtool.cam.job import lineage_of
+    from medtool.cam.options import CamOptions
+    from medtool.cli.cam import heatmaps_of, job_of, say_summary
+    from medtool.devices import resolve_device
+    from medtool.errors import LineageError
+    from medtool.runs.folder import runs_in
+    from medtool.segment.job import options_of, source_of
+    from medtool.segment.run import check_result
+
+    runs = [run for folder in folders for run in runs_in(folder)]
+    assert job.heatmaps is not None
+    options = CamOptions(target=target or CamOptions.target, device=resolve_device(device))
+    made_with = options_of(job, heatmap=source_of(lineage_of(runs, options, job_of(runs, job.heatmaps)[0])))
+    check_result(job, made_with, overwrite=overwrite)
+    try:
+        summary = heatmaps_of(runs, listing, inputs, options, out=job.heatmaps, parts=())
+    except LineageError:
+        if not overwrite:
+            raise
+        again = dataclasses.replace(options, overwrite=True)
+        summary = heatmaps_of(runs, listing, inputs, again, out=job.heatmaps, parts=())
+    summary.failed.clear()  # each fails again below, where it is a row
+    say_summary(summary)
+    return made_with
 
 
 def _notes_on_masks(listing: Listing) -> list[str]:

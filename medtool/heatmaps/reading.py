@@ -235,11 +235,11 @@ class HeatmapFile:
         spread: Heatmap = found[self._place(target)]
         return spread
 
-    def get(self, image_id: str, *, size: tuple[int, int], target: str = "") -> Heatmap:
+    def get(self, image_id: str, *, size: tuple[int, int], target: str = "", is_normalised: bool = False) -> Heatmap:
         """Return the map of one image at the image's size.
 
         Values below 0 become 0, then the map is resized bilinearly with pixel centres at half-integers (what PyTorch
-        calls ``align_corners=False``), so that it lies on the image without a shift. Values are not scaled.
+        calls ``align_corners=False``), so that it lies on the image without a shift.
 
         Parameters
         ----------
@@ -249,6 +249,9 @@ class HeatmapFile:
             (height, width) of the upright image in pixels.
         target
             Of :attr:`classes`, where there are any.
+        is_normalised
+            Whether values are divided by the map's peak, so that they reach from 0 or more to 1. By default they are
+            not scaled.
 
         Returns
         -------
@@ -269,7 +272,8 @@ class HeatmapFile:
                 f"{self.path.name}: the heatmap of {image_id!r} {fault}",
                 hint="leave it out, or make that heatmap again",
             )
-        return resize_heatmap(np.maximum(stored, 0), size)
+        cut = np.maximum(stored, 0)
+        return resize_heatmap(cut / cut.max() if is_normalised else cut, size)
 
     def rows(self) -> Iterator[Row]:
         """Yield all that is stored of each image, in order, few at a time in memory; it is not checked."""
@@ -336,6 +340,10 @@ class HeatmapFile:
             raise InputError(
                 f"{self.path.name}: {reason}", hint="add the image's heatmap to the file, or leave the image out"
             ) from None
+
+    def check_target(self, target: str) -> None:
+        """Raise ``InputError`` unless each image has a map for ``target``, or just one where that is empty."""
+        self._place(target)
 
     def _place(self, target: str) -> int:
         """Return which of an image's maps speaks for a class."""

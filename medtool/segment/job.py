@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool import lineage
 from medtool.errors import InputError, MedtoolError, OutputError, reason_of
 from medtool.images import ReadOptions, read_image
 from medtool.images.display import VERSION as DISPLAY_VERSION
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from medtool.protocols import BoolMask, Heatmap
 
 
+HEATMAPS_NAME = "cams.h5"  # beside the masks, where they were made on the way
+
 # What is wrong with one file's name, and with no other's: too long, or a file where a folder is needed.
 _FAULTS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
@@ -50,6 +53,7 @@ class Job:
     read: ReadOptions
     heatmaps: Path | None
     overlays: bool
+    target: str = ""  # the class whose heatmap is taken, where the file has one for each of several
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def _heatmap_of(context: Context, item: ImageItem, image: Image) -> Heatmap:
     recorded = context.heatmaps.sha256_of(item.image_id)
     if recorded and recorded != image.sha256:  # programs that do not know the hash leave it empty
         raise InputError("the heatmap was made from another image file of this id")
-    return context.heatmaps.get(item.image_id, size=image.size)
+    return context.heatmaps.get(item.image_id, size=image.size, target=context.job.target)
 
 
 def _write_overlay(context: Context, row: Row, image: Image, mask: BoolMask | None = None) -> None:
@@ -230,13 +234,21 @@ def _failed(context: Context, task: Task, error: Exception) -> Row:
     return Row.failed(task.item, reason=reason)
 
 
-def heatmap_source(heatmaps: Path | None, image_ids: Sequence[str]) -> dict[str, str]:
+def heatmap_source(heatmaps: Path | None, image_ids: Sequence[str], *, target: str = "") -> dict[str, Any]:
     """Return where the heatmaps come from, for the lineage and for the user.
+
+    A file that medtool made goes by how it was made, not by its bytes: each of its maps is tied to an image's content,
+    and more images in it change nothing for those that were there.
+
+    Parameters
+    ----------
+    target
+        The class whose map is taken, where the file has one for each of several.
 
     Raises
     ------
     InputError
-        If the file cannot be used, or holds none of the images.
+        If the file cannot be used, or holds none of the images, or no maps of that class.
     """
     if heatmaps is None:
         from medtool.segment import saliency
@@ -252,16 +264,28 @@ def heatmap_source(heatmaps: Path | None, image_ids: Sequence[str]) -> dict[str,
                 f" {image_ids[0]!r}",
                 hint="write the file with the ids that medtool uses (docs/how-to/heatmaps-from-elsewhere.md)",
             )
-        return {"source": "file", "sha256": file.content_hash}
+        file.check_target(target)
+        chosen = {"target": target} if target else {}
+        if file.lineage is not None:
+            return source_of(file.lineage) | chosen
+        return {"source": "file", "sha256": file.content_hash} | chosen
 
 
-def options_of(job: Job, *, heatmap: Mapping[str, str]) -> dict[str, Any]:
+def source_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where heatmaps come from whose lineage is given, with the marks that masks inherit from them."""
+    made_with = document["made_with"]
+    marks = {name: made_with[name] for name in ("leaks", "oracle") if made_with.get(name)}
+    return {"source": "cam", "made_with": lineage.made_with_digest(document), **marks}
+
+
+def options_of(job: Job, *, heatmap: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that decides what the masks look like, JSON-ready, for the lineage.
 
     The limits on pixels and bytes are not among it: raising one makes more images readable and changes no mask.
     """
     from dataclasses import asdict
 
+    marks = {name: heatmap[name] for name in ("leaks", "oracle") if name in heatmap}
     read = {name: value for name, value in asdict(job.read).items() if not name.startswith("max_")}
     return {
         "methods": {"reading": DISPLAY_VERSION, "points": POINTS_VERSION, "cleaning": CLEANING_VERSION},
@@ -272,8 +296,9 @@ def options_of(job: Job, *, heatmap: Mapping[str, str]) -> dict[str, Any]:
             "device": job.choice.device.split(":")[0],
             "precision": job.choice.precision,
         },
-        "heatmap": dict(heatmap),
+        "heatmap": {name: value for name, value in heatmap.items() if name not in marks},
         "prompt": asdict(job.prompt),
         "clean": asdict(job.clean),
         "read": read,
+        **marks,
     }

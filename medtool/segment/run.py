@@ -121,6 +121,24 @@ def segment_images(
             return _segment_locked(listing, job, options, made_with=made_with, steps=steps, before=before)
 
 
+def check_result(job: Job, made_with: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuse, before costly work, what :func:`segment_images` would refuse for the options alone.
+
+    Raises
+    ------
+    LineageError
+        If the folder holds a result of other options.
+    UsageError
+        If it holds files that are no result of medtool.
+    """
+    if job.out.is_dir() and not overwrite:
+        before = lineage.read_lineage(job.out)
+        if before is None:
+            _refuse_strangers(job)
+        elif lineage.differences(before["made_with"], made_with) and _known_rows(job.out):
+            lineage.refuse_other(job.out, before, {"command": "segment", "made_with": made_with})
+
+
 @contextlib.contextmanager
 def _swept(out: Path) -> Iterator[None]:
     """Leave no half-written file behind: neither a killed call's, nor that of a worker that dies on the way."""
@@ -172,13 +190,7 @@ def _open_result(listing: Listing, job: Job, made_with: dict[str, Any], *, overw
     """Return the lineage of an earlier result that may be gone on with, or None for a fresh start."""
     before = lineage.read_lineage(job.out)
     if before is None:
-        ours = (LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX)
-        strangers = sorted(path.name for path in job.out.iterdir() if not path.name.startswith(ours))
-        if strangers:
-            raise UsageError(
-                f"{job.out} holds other files ({', '.join(strangers[:3])}) and no result of medtool",
-                hint="give a new or empty folder with --out",
-            )
+        _refuse_strangers(job)
         return None
     now = {"command": "segment", "made_with": made_with}
     if before.get("command") == "segment":
@@ -192,6 +204,18 @@ def _open_result(listing: Listing, job: Job, made_with: dict[str, Any], *, overw
             return None
     lineage.refuse_other(job.out, before, now)
     return before  # also with --overwrite, when it is that very call that was stopped
+
+
+def _refuse_strangers(job: Job) -> None:
+    ours = (LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX)
+    strangers = sorted(
+        path.name for path in job.out.iterdir() if not path.name.startswith(ours) and path != job.heatmaps
+    )
+    if strangers:
+        raise UsageError(
+            f"{job.out} holds other files ({', '.join(strangers[:3])}) and no result of medtool",
+            hint="give a new or empty folder with --out",
+        )
 
 
 def _known_rows(out: Path) -> dict[str, Row]:
