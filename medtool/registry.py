@@ -108,9 +108,10 @@ def _load(kind: str, name: str) -> Any:
         raise UnknownNameError(kind, name, known=names(kind), hint=_hint_for_unknown(kind))
     if len(claims) > 1:
         claimants = ", ".join(_origin(entry.info) for entry in claims)
+        others = [entry.info.distribution for entry in claims if entry.info.distribution != "medtool"]
         raise PluginError(
             f"{kind} {name!r} is claimed {len(claims)} times, so it belongs to none: {claimants}",
-            hint=f"pip uninstall {claims[-1].info.distribution}",
+            hint=f"pip uninstall {others[-1]}" if others else None,
         )
     info = claims[0].info
     try:

@@ -158,6 +158,13 @@ def test_a_name_claimed_by_two_distributions_is_refused_on_use_and_names_both(in
     assert registry.names("segmenter").count("same") == 1
 
 
+def test_who_takes_a_built_in_name_is_told_to_uninstall_the_other_not_medtool(install: Install) -> None:
+    install("acme-a", segmenters("heatmap = acme_a:Good"), module=GOOD_SEGMENTER)
+    with pytest.raises(PluginError, match="claimed 2 times") as caught:
+        registry.load("segmenter", "heatmap")
+    assert caught.value.hint == "pip uninstall acme-a"
+
+
 def test_one_name_in_two_kinds_is_no_conflict(install: Install) -> None:
     points = segmenters("same = acme_x:Good") + "[medtool.datasets]\nsame = acme_x:Good\n"
     install("acme-x", points, module=GOOD_SEGMENTER)
