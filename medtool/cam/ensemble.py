@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +30,7 @@ from medtool.runs.network import architecture_of, load_network
 from medtool.runs.preprocessing import Preprocessing
 from medtool.runs.probabilities import probabilities_of
 
-#: Sides of enlarged and reduced images are multiples of this, which the strides of most networks divide.
+#: The strides of most networks with convolutions divide it.
 _STEP_PX = 32
 
 
@@ -175,9 +176,9 @@ class HeatmapEnsemble:
         encoder = None if card.metadata is None else MetadataEncoder.of(card.metadata)
         with clear_memory_errors(options.device, task=f"the network of {run.folder}"):
             network = load_network(run.checkpoint, card).to(self._device)
-        looks = []
+        looks, step = [], _step_of(network)
         for scale in options.scales:
-            prepared = _scaled(card.preprocessing, scale)
+            prepared = _scaled(card.preprocessing, scale, step)
             maker = HeatmapMaker(
                 _at_size(network, card.preprocessing, prepared),
                 layers,
@@ -364,14 +365,24 @@ def _joined(parts: Sequence[Made]) -> Made:
     )
 
 
-def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
-    """Return how images of another size are prepared; a factor of 1 changes nothing."""
+def _scaled(preprocessing: Preprocessing, scale: float, step: tuple[int, int]) -> Preprocessing:
+    """Return how images of another size are prepared, in whole steps; a factor of 1 changes nothing."""
     if scale == 1:
         return preprocessing
     height, width = (
-        max(1, round(side * scale / _STEP_PX)) * _STEP_PX for side in (preprocessing.height, preprocessing.width)
+        max(1, math.floor(side * scale / each + 0.5)) * each
+        for side, each in zip((preprocessing.height, preprocessing.width), step, strict=True)
     )
     return replace(preprocessing, height=height, width=width)
+
+
+def _step_of(network: nn.Module) -> tuple[int, int]:
+    """Return of what the sides of images must be multiples, so that cells cover them: patches, or most strides."""
+    for module in network.modules():
+        patch = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+        if isinstance(patch, tuple) and len(patch) == 2 and hasattr(module, "blocks"):
+            return int(patch[0]), int(patch[1])
+    return _STEP_PX, _STEP_PX
 
 
 def _at_size(network: nn.Module, own: Preprocessing, other: Preprocessing) -> nn.Module:
