@@ -52,6 +52,18 @@ def test_the_page_of_rules_is_what_the_rules_say() -> None:
 def test_the_changelog_and_the_readme_name_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    for command in ("demo", "manifest", "segment", "doctor", "plugins", "weights", "split make", "split audit"):
+    for command in (
+        "demo",
+        "manifest",
+        "segment",
+        "doctor",
+        "plugins",
+        "weights",
+        "split make",
+        "split audit",
+        "train",
+        "predict",
+        "cam",
+    ):
         assert f"medtool {command}" in readme, command
         assert f"medtool {command}" in changelog, command
