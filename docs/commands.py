@@ -18,7 +18,7 @@ Every option can also be set by an environment variable, `MEDTOOL_` + command + 
 (`MEDTOOL_SEGMENT_POINTS=3`), or in the command's table of a TOML file given with `--config`. A flag comes before the
 variable, the variable before the file, the file before the default.
 """
-COMMON = ("json_", "quiet", "verbose", "debug", "no_progress", "config", "help")
+COMMON = ("json", "quiet", "verbose", "debug", "no_progress", "config", "help")
 
 
 def page() -> str:

@@ -228,6 +228,7 @@ def export(
         str,
         typer.Option(
             "--format",
+            envvar="MEDTOOL_CAM_EXPORT_FORMAT",
             help="overlay (JPEG over the image), png (16 bits, 65535 at the peak), npy or tiff (float32).",
             autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
         ),

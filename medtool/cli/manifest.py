@@ -57,7 +57,12 @@ def manifest(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An option of the data set; can be repeated."),
+        typer.Option(
+            "--set",
+            envvar="MEDTOOL_MANIFEST_SET",
+            metavar="NAME=VALUE",
+            help="An option of the data set; can be repeated.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest that is there.")] = False,
 ) -> None:

@@ -83,6 +83,12 @@ def _options_by_flag(context: typer.Context) -> dict[str, Any]:
     }
 
 
+def _variable_of(parameter: Any, prefix: str) -> str:
+    """Return the variable of an option: its flag's name, which it says itself where Python has another use of it."""
+    said = getattr(parameter, "envvar", None)
+    return said if isinstance(said, str) else f"{prefix}{parameter.name.upper()}"
+
+
 def refuse_unknown_variables(context: typer.Context) -> None:
     """Refuse MEDTOOL_COMMAND_* variables that are no option of the command: a slip in one would go unnoticed.
 
@@ -95,7 +101,7 @@ def refuse_unknown_variables(context: typer.Context) -> None:
     beside = tuple(
         f"{prefix}{name.upper()}_" for name in family_of(context.find_root().command, str(context.info_name))
     )
-    known = {f"{prefix}{parameter.name.upper()}" for parameter in context.command.params if parameter.name}
+    known = {_variable_of(parameter, prefix) for parameter in context.command.params if parameter.name}
     for name in sorted(os.environ):
         if name.startswith(prefix) and name not in known and not name.startswith(beside):
             near = difflib.get_close_matches(name, sorted(known), n=1)
@@ -125,7 +131,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
 
 _COMMON = (
-    ("json_", Json, False),
+    ("json", Json, False),
     ("quiet", Quiet, False),
     ("verbose", Verbose, False),
     ("debug", Debug, False),
@@ -145,7 +151,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*, context: typer.Context, **values: Any) -> Any:
         common = {name: values.pop(name) for name, _, _ in _COMMON}
-        console.settings.json = common["json_"]
+        console.settings.json = common["json"]
         console.settings.quiet = common["quiet"]
         console.settings.verbose = common["verbose"]
         console.settings.debug = common["debug"]

@@ -76,7 +76,10 @@ def check(
         Path | None, typer.Option("--root", metavar="FOLDER", help="A copy of the data set to check it on.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the data set.")
+        list[str] | None,
+        typer.Option(
+            "--set", envvar="MEDTOOL_PLUGINS_CHECK_SET", metavar="NAME=VALUE", help="An option of the data set."
+        ),
     ] = None,
 ) -> None:
     """Run the contract tests on a plugin, and print a line for each.

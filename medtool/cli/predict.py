@@ -58,7 +58,12 @@ def predict(
         Aggregation | None, typer.Option(help="Also write patients.csv, taking a patient's images together so.")
     ] = PredictOptions.patients,
     calibrate: Annotated[
-        bool, typer.Option("--calibration/--no-calibration", help="Apply each run's own calibration.")
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration",
+            envvar="MEDTOOL_PREDICT_CALIBRATION",
+            help="Apply each run's own calibration.",
+        ),
     ] = PredictOptions.calibrate,
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Predict what a run was trained or chosen on too, and mark it.")

@@ -124,6 +124,7 @@ def segment(
         int | None,
         typer.Option(
             "--slice",
+            envvar="MEDTOOL_SEGMENT_SLICE",
             help="Of NIfTI volumes: which one, from 0. By default the middle one.",
         ),
     ] = None,

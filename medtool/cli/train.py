@@ -82,7 +82,7 @@ def train(
     ] = None,
     folds: Annotated[str, typer.Option(help="Which folds are held out, each in a run of its own: all, 0 or 0,2.")] = "",
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = TrainOptions.seed,
-    seeds: Annotated[str, typer.Option(help="Several of them, each in a run of its own: 1,2,3.")] = "",
+    seeds: Annotated[str, typer.Option(help="Several of them instead, each in a run of its own: 1,2,3.")] = "",
     epochs: Annotated[int, typer.Option(help="Passes over the train part.")] = TrainOptions.epochs,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = TrainOptions.batch_size,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = TrainOptions.lr,
@@ -113,6 +113,9 @@ def train(
     focal_gamma: Annotated[float, typer.Option(help="Of the focal loss.")] = TrainOptions.focal_gamma,
     sampling: Annotated[Sampling, typer.Option(help="How often an image is shown.")] = TrainOptions.sampling,
     augment: Annotated[AugmentPreset, typer.Option(help="How images are varied.")] = TrainOptions.augment,
+    vary: Annotated[
+        str, typer.Option(help="Other amounts than those of --augment: cutout=0.3,blur=1,flips=no.")
+    ] = TrainOptions.vary,
     stain: Annotated[
         StainNormalisation, typer.Option(help="Of H&E images: bring all to one appearance, in use too.")
     ] = TrainOptions.stain,
@@ -153,6 +156,10 @@ def train(
     devices: Annotated[
         int, typer.Option(min=1, help="Train in so many processes on this machine: one a GPU, or on the CPU.")
     ] = 1,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", help="Split weights and optimizer among the processes (FSDP), for large networks."),
+    ] = False,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "fp32",
     threads: Annotated[int, typer.Option(help="That read images. 0 is automatic.")] = WorkOptions.threads,
     cache: Annotated[Cache, typer.Option(help="Where decoded images are kept.")] = WorkOptions.cache,
@@ -166,9 +173,9 @@ def train(
     channels_last: Annotated[
         bool, typer.Option("--channels-last/--channels-first", help="Layout of images in memory.")
     ] = WorkOptions.channels_last,
-    compile_network: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = (
-        WorkOptions.compile
-    ),
+    compile_network: Annotated[
+        bool, typer.Option("--compile", envvar="MEDTOOL_TRAIN_COMPILE", help="Compile the network first.")
+    ] = (WorkOptions.compile),
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Slower on a GPU, and the same on every run.")
     ] = WorkOptions.deterministic,
@@ -204,6 +211,7 @@ def train(
         focal_gamma=focal_gamma,
         sampling=sampling,
         augment=augment,
+        vary=vary,
         stain=stain,
         mixup=mixup,
         clip_norm=clip_norm,
@@ -217,6 +225,8 @@ def train(
         costs=_costs(costs),
         seed=seed,
     )
+    if cache_folder is not None and cache is not Cache.DISK:
+        raise UsageError(f"--cache-folder is for --cache disk, and --cache is {cache}")
     if init is not None and weights not in ("auto", "none"):
         raise UsageError("--init and --weights each give weights to start from; give one")
 
@@ -224,6 +234,7 @@ def train(
     from medtool.manifest import read_manifest
     from medtool.train.folds import plans_of
     from medtool.train.launch import check_size, place_of
+    from medtool.train.launcher_settings import check_settings, check_sharding, is_fsdp_asked
     from medtool.train.team import device_of, joined
     from medtool.train.trackers import trackers_of
 
@@ -235,9 +246,15 @@ def train(
     if place is not None:
         check_size(place, devices=devices, batch_size=batch_size)
         chosen = device_of(place, chosen)
+    numbers = resolve_precision(precision, chosen)
+    check_settings(os.environ, precision=numbers, device=chosen, is_compiled=compile_network)
+    is_sharded = shard or (place is not None and is_fsdp_asked(os.environ))
+    if is_sharded:
+        n_processes = devices if place is None else place.size
+        check_sharding(n_processes=n_processes, precision=numbers, is_compiled=compile_network)
     work = WorkOptions(
         device=chosen,
-        precision=resolve_precision(precision, chosen),
+        precision=numbers,
         threads=threads or (place.n_threads if place is not None else 0),
         cache=cache,
         cache_gib=cache_gib if place is None else cache_gib / place.local_size,
@@ -258,7 +275,7 @@ def train(
     console.say(f"device {work.device}, {work.precision}")
     folder = out or Path("runs") / model.replace("/", "-")
     summaries = []
-    with joined(place, chosen) as team:
+    with joined(place, chosen, is_sharded=is_sharded) as team:
         for plan in plans:
             where = folder / plan.name if plan.name else folder
             if plan.name:

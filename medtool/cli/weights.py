@@ -62,6 +62,7 @@ def get(
         Path | None,
         typer.Option(
             "--from",
+            envvar="MEDTOOL_WEIGHTS_GET_FROM",
             metavar="FILE",
             help="Copy this file instead of downloading: one that was carried here, or a folder that holds it.",
         ),

@@ -29,6 +29,22 @@ def test_help_and_version_load_no_numerical_library(arguments: list[str]) -> Non
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [(["--help"], set()), (["segmnt"], set()), (["weights", "list"], {"weights"})]
+)
+def test_commands_that_are_not_used_are_not_imported(arguments: list[str], expected: set[str]) -> None:
+    code = f"""
+import sys
+from medtool.cli.app import app, run
+import typer
+run({arguments!r})
+commands = {{name.removesuffix("-family") for name in typer.main.get_command(app).commands}}
+print("LOADED", *(name for name in commands if f"medtool.cli.{{name}}" in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.rpartition("LOADED")[2].split()) == expected
+
+
 def test_the_version_comes_from_one_place(medtool: Callable[..., Any]) -> None:
     import importlib.metadata
 
@@ -156,3 +172,13 @@ def test_completion_of_a_shell_is_offered() -> None:
         [sys.executable, "-m", "medtool", "--show-completion", "bash"], capture_output=True, text=True, check=False
     )
     assert "_MEDTOOL_COMPLETE" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()])
+def test_the_variable_of_every_option_is_called_like_its_flag(name: str, command: Any) -> None:
+    prefix = "_".join(["MEDTOOL", *name.split(), ""]).upper()
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            flags = [flag.lstrip("-").replace("-", "_").upper() for flag in parameter.opts if flag.startswith("--")]
+            variable = parameter.envvar or f"{prefix}{parameter.name.upper()}"
+            assert variable in [f"{prefix}{flag}" for flag in flags], parameter.opts
