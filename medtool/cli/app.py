@@ -6,32 +6,36 @@ import contextlib
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from medtool import __version__
-from medtool.cli import (
-    cam,
-    cam_files,
-    console,
-    demo,
-    doctor,
-    manifest,
-    plugins,
-    predict,
-    segment,
-    split,
-    train,
-    weights,
-)
-from medtool.cli.family import Root, family_name
-from medtool.cli.params import command
+from medtool.cli import console
+from medtool.cli.family import family_name
+from medtool.cli.lazy import Lazy, LazyRoot
 from medtool.errors import ExitCode
+
+
+class _Root(LazyRoot):
+    table: ClassVar = {
+        "demo": Lazy("medtool.cli.demo:demo", "Make a ready data set to try medtool on."),
+        "manifest": Lazy("medtool.cli.manifest:manifest", "Turn a known folder layout into a manifest."),
+        "split": Lazy("medtool.cli.split:app", "Splits: make, audit, import, export."),
+        "train": Lazy("medtool.cli.train:train", "Train a classifier, calibrate and score it."),
+        "predict": Lazy("medtool.cli.predict:predict", "Probabilities from trained networks."),
+        "cam": Lazy("medtool.cli.cam:cam", "Heatmaps of trained networks; cam info, verify, export."),
+        family_name("cam"): Lazy("medtool.cli.cam_files:app", "Heatmap files: info, verify, export.", hidden=True),
+        "segment": Lazy("medtool.cli.segment:segment", "Segment the object in each image."),
+        "doctor": Lazy("medtool.cli.doctor:doctor", "Say what works on this machine, and mend the rest."),
+        "weights": Lazy("medtool.cli.weights:app", "Published weights: list, get, path."),
+        "plugins": Lazy("medtool.cli.plugins:app", "Data sets, architectures, segmenters: list, check, new."),
+    }
+
 
 app = typer.Typer(
     name="medtool",
-    cls=Root,
+    cls=_Root,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: rich alone would take thrice the time that all the rest takes
     pretty_exceptions_enable=False,
@@ -55,31 +59,6 @@ def medtool(
     """From a folder of medical images to numbers that can be trusted."""
 
 
-app.command("demo", short_help="Make a ready data set to try medtool on.", epilog=demo.EXAMPLES)(command(demo.demo))
-app.command("manifest", short_help="Turn a known folder layout into a manifest.", epilog=manifest.EXAMPLES)(
-    command(manifest.manifest)
-)
-app.add_typer(split.app, name="split", short_help="Splits: make, audit, import, export.")
-app.command("train", short_help="Train a classifier, calibrate and score it.", epilog=train.EXAMPLES)(
-    command(train.train)
-)
-app.command("predict", short_help="Probabilities from trained networks.", epilog=predict.EXAMPLES)(
-    command(predict.predict)
-)
-app.command("cam", short_help="Heatmaps of trained networks; cam info, verify, export.", epilog=cam.EXAMPLES)(
-    command(cam.cam)
-)
-app.add_typer(cam_files.app, name=family_name("cam"), hidden=True)
-app.command("segment", short_help="Segment the object in each image.", epilog=segment.EXAMPLES)(
-    command(segment.segment)
-)
-app.command("doctor", short_help="Say what works on this machine, and mend the rest.", epilog=doctor.EXAMPLES)(
-    command(doctor.doctor)
-)
-app.add_typer(weights.app, name="weights", short_help="Published weights: list, get, path.")
-app.add_typer(plugins.app, name="plugins", short_help="Data sets, architectures, segmenters: list, check, new.")
-
-
 class _TerminatedError(BaseException):
     """SIGTERM arrived; unwinds like KeyboardInterrupt, so that workers and locks are given back."""
 
@@ -89,7 +68,7 @@ def _origin(error: typer.TyperException) -> str:
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     if context is None or parameter is None or parameter.name is None:
         return ""
-    variable = f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
+    variable = getattr(parameter, "envvar", None) or f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
     source = getattr(context.get_parameter_source(parameter.name), "name", "")
     return {"ENVIRONMENT": f" (from the variable {variable})", "DEFAULT_MAP": " (from the --config file)"}.get(
         source, ""
