@@ -90,16 +90,14 @@ def _one(
     with contextlib.ExitStack() as stack:
         try:
             cam = _built(method, network, list(layers), grids)
-            # It keeps its hooks until it is collected, which may be late.
             for each in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
-                stack.callback(each.activations_and_grads.release)
+                stack.callback(_release, each.activations_and_grads)
             if method not in OF_WHOLE_IMAGE:
                 inner = cam.base_cam if method is Method.FINERCAM else cam
                 inner.get_cam_image = _keeping(inner.get_cam_image, raw)
             # It finds the classes to compare with only where it is given none; and its own target, where given one.
             how = {"target_idx": target} if method is Method.FINERCAM else {"targets": [_Answer(target)]}
             with _seeded(image, target), torch.enable_grad():
-                # The image takes part in gradients, as its methods need them and no parameter does.
                 whole = cam(image.detach().clone().requires_grad_(), **how)
         except UsageError:
             raise
@@ -111,8 +109,21 @@ def _one(
     return [torch.from_numpy(np.asarray(each, np.float32)).to(image.device) for each in found]
 
 
+def _release(recorder: Any) -> None:
+    """Let go of hooks and tensors: by itself it does when it is collected, and fails on gradients of gradients."""
+    for handle in recorder.handles:
+        handle.remove()
+    for kept in (recorder.handles, recorder.activations, recorder.gradients):
+        kept.clear()
+
+
 class _Bound(nn.Module):
-    """A network whose other inputs are bound; pytorch-grad-cam looks for parameters, and for layers to hook."""
+    """A network whose other inputs are bound; pytorch-grad-cam looks for parameters, and for layers to hook.
+
+    Its methods count on parameters that take part in gradients: so that there is something to go back to, and so that
+    there are gradients of gradients also where these are the same for every image. Here the image takes part, and a
+    factor of 1.
+    """
 
     def __init__(self, network: nn.Module, forward: Forward, *, is_two_sided: bool) -> None:
         super().__init__()
@@ -121,7 +132,9 @@ class _Bound(nn.Module):
         self._is_two_sided = is_two_sided
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self._of(images).float()
+        if torch.is_grad_enabled() and not images.requires_grad:
+            images = images.detach().requires_grad_()
+        logits = self._of(images).float() * torch.ones((), device=images.device, requires_grad=True)
         if self._is_two_sided and logits.shape[1] == 1:
             # Half of the logit for, half against: their softmax is the sigmoid of the whole.
             return torch.cat([-logits, logits], 1) / 2
