@@ -319,8 +319,8 @@ def _show_inflation(inflation: Inflation | None) -> None:
         return
     console.say(
         f"what the leaks do to a nearest-neighbour classifier, on {inflation.scored}"
-        f" ({inflation.n_leaking:,} of {inflation.accuracy.n_images:,} images,"
-        f" {inflation.n_patients:,} {inflation.unit}):"
+        f" (something leaks into {inflation.n_leaking:,} of {inflation.accuracy.n_images:,} images;"
+        f" these are of {inflation.n_patients:,} {inflation.unit}):"
     )
     for name, one in (("accuracy", inflation.accuracy), ("balanced accuracy", inflation.balanced)):
         difference = one.difference

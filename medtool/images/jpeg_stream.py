@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_END = bytes((0xFF, _EOI))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
@@ -93,9 +94,12 @@ def check_whole(
     ImageError
         If part of the picture, or the end marker, is missing.
     """
-    end = _end_of_image(data)
     is_plain = frame.precision == 8 and not (frame.is_progressive or frame.is_lossless)
-    if is_plain and any(value not in _MID_GREYS for value in np.ravel(pixels[-1, -1]).tolist()):
+    is_complete = is_plain and any(value not in _MID_GREYS for value in np.ravel(pixels[-1, -1]).tolist())
+    if is_complete and data.endswith(_END):  # as nearly always: the scan need not be walked through
+        return
+    end = _end_of_image(data)
+    if is_complete:
         return
     if not np.array_equal(pixels, decode(data[:end] + _FILLER + data[end:])):
         raise ImageError("a JPEG picture that is cut short: part of it is missing")

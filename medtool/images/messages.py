@@ -7,6 +7,7 @@ warning filters and a few named loggers are hooked while at least one image is b
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import warnings
@@ -57,6 +58,12 @@ def heard() -> Iterator[list[Message]]:
         _thread.listeners = before
 
 
+@functools.cache
+def _loggers() -> tuple[logging.Logger, ...]:
+    """Return the loggers themselves: to look them up for every image takes as long as to decode a small one."""
+    return tuple(map(logging.getLogger, _LOGGERS))
+
+
 def _hook() -> None:
     global _open_listeners, _catcher, _shown_before  # noqa: PLW0603 - the hooks are the process's own
     with _lock:
@@ -68,8 +75,8 @@ def _hook() -> None:
         warnings.simplefilter("always")
         _shown_before = warnings.showwarning
         warnings.showwarning = _show_warning
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(_is_for_others)
+        for logger in _loggers():
+            logger.addFilter(_is_for_others)
 
 
 def _unhook() -> None:
@@ -78,8 +85,8 @@ def _unhook() -> None:
         _open_listeners -= 1
         if _open_listeners or _catcher is None:
             return
-        for name in _LOGGERS:
-            logging.getLogger(name).removeFilter(_is_for_others)
+        for logger in _loggers():
+            logger.removeFilter(_is_for_others)
         _catcher.__exit__(None, None, None)
         _catcher = None
 

@@ -98,7 +98,10 @@ def test_fail_on_decides_the_exit_code(medtool: Run, work: Path, fail_on: str, c
 
 def test_what_the_leaks_do_to_a_score_is_said(medtool: Run, work: Path) -> None:
     ended = medtool("split", "audit", work / "leaky.csv", "--workers", "1")
-    assert "what the leaks do to a nearest-neighbour classifier, on test (2 of 24 images" in ended.err
+    assert (
+        "what the leaks do to a nearest-neighbour classifier, on test (something leaks into 2 of 24 images;"
+        in ended.err
+    )
     assert "balanced accuracy" in ended.err
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from medtool.parallel import Outcome, WorkerDiedError, choose_workers, map_unord
 from medtool.protocols import Steps
 from medtool.split.duplicates.cache import Cache, prefix_of
 from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint, fingerprint_of
-from medtool.split.duplicates.threads import map_in_threads
+from medtool.split.duplicates.threads import have_few_processors, map_in_threads
 
 if TYPE_CHECKING:
     from medtool.split.duplicates.small import SmallPicture
@@ -30,6 +30,8 @@ ShowSteps = Callable[[int, str], AbstractContextManager[Steps]]
 _BATCH = 16
 _FEW = 600  # images: to start processes for so many takes longer than they save
 _MOST_KEPT = 8000  # small pictures, about 12 kB each
+_JPEG_NAMES: Final = (".jpg", ".jpeg", ".jpe", ".jfif")
+_JPEG: Final = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def fingerprints_of(
     cache
         From :func:`medtool.split.duplicates.cache.cache_path`; None keeps nothing.
     workers
-        Processes; 0 is automatic, which is threads for few images.
+        Processes; 0 is automatic, which is threads for few images, and for JPEG files where there are few processors.
     cluster
         Address of a Dask scheduler that does the work instead.
     steps
@@ -127,27 +129,18 @@ def fingerprints_of(
     todo = list(places)
     found = Fingerprints.empty(len(paths))
     kept = Cache(cache)
-    batches = [todo[start : start + _BATCH] for start in range(0, len(todo), _BATCH)]
-    count = choose_workers(workers, items=len(batches))
     show = steps or _unseen
+    crew = _Crew(kept.prefixes, cluster is not None or len(todo) > _MOST_KEPT, workers, cluster)
     try:
         with show(len(todo), "Fingerprints") as bar:
-            setup = partial(_known, kept.prefixes)
-            work = _batch if cluster is None and len(todo) <= _MOST_KEPT else _lean_batch
-            if workers == 0 and cluster is None and len(todo) <= _FEW:
-                outcomes = map_in_threads(work, batches, setup=setup, threads=count)
-            else:
-                outcomes = map_unordered(work, batches, setup=setup, workers=count, cluster=cluster)
-            for outcome in outcomes:
-                batch = batches[outcome.index]
-                for path, answer in zip(batch, _answers(outcome, batch), strict=True):
-                    made = _kept_or_made(path, answer, kept)
-                    for place in places[path]:
-                        if isinstance(made, str):
-                            found.problems[place] = made
-                        else:
-                            found.put(place, made)
-                    bar.advance()
+            for path, answer in crew.answers(todo):
+                made = _kept_or_made(path, answer, kept)
+                for place in places[path]:
+                    if isinstance(made, str):
+                        found.problems[place] = made
+                    else:
+                        found.put(place, made)
+                bar.advance()
     finally:
         kept.close()
     found.cache_notes.extend(kept.notes)
@@ -161,27 +154,92 @@ class _Hash:
     sha256: str
 
 
-_Answer = Fingerprint | _Hash | str
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A file that is left to processes."""
+
+
+_LEFT = _Left()
+_Answer = Fingerprint | _Hash | _Left | str
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who makes fingerprints."""
+
+    known: npt.NDArray[np.uint64]
+    is_lean: bool
+    workers: int
+    cluster: str | None
+
+    def answers(self, paths: Sequence[Path]) -> Iterator[tuple[Path, _Answer]]:
+        """Yield each path with its answer, in no order."""
+        is_free = self.workers == 0 and self.cluster is None
+        if is_free and len(paths) > _FEW and have_few_processors():
+            left = []
+            for path, answer in self._by_threads(paths, are_jpegs_only=True):
+                if isinstance(answer, _Left):
+                    left.append(path)
+                else:
+                    yield path, answer
+            paths = left
+        if is_free and len(paths) <= _FEW:
+            yield from self._by_threads(paths)
+        else:
+            yield from self._by_processes(paths)
+
+    def _by_threads(self, paths: Sequence[Path], *, are_jpegs_only: bool = False) -> Iterator[tuple[Path, _Answer]]:
+        batches = _batches(paths)
+        work = partial(_batch, is_lean=self.is_lean, are_jpegs_only=are_jpegs_only)
+        count = choose_workers(0, items=len(batches))
+        for outcome in map_in_threads(work, batches, setup=partial(_known, self.known), threads=count):
+            yield from zip(batches[outcome.index], outcome.get(), strict=True)
+
+    def _by_processes(self, paths: Sequence[Path]) -> Iterator[tuple[Path, _Answer]]:
+        batches = _batches(paths)
+        work = partial(_batch, is_lean=self.is_lean)
+        setup = partial(_known, self.known)
+        count = choose_workers(self.workers, items=len(batches))
+        for outcome in map_unordered(work, batches, setup=setup, workers=count, cluster=self.cluster):
+            batch = batches[outcome.index]
+            yield from zip(batch, _answers(outcome, batch), strict=True)
+
+
+def _batches(paths: Sequence[Path]) -> list[list[Path]]:
+    return [list(paths[start : start + _BATCH]) for start in range(0, len(paths), _BATCH)]
 
 
 def _known(prefixes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return prefixes
 
 
-def _lean_batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:
-    """Return what :func:`_batch` does without the small pictures."""
-    answers = _batch(known, paths)
-    return [replace(answer, small=None) if isinstance(answer, Fingerprint) else answer for answer in answers]
+def _batch(
+    known: npt.NDArray[np.uint64], paths: list[Path], *, is_lean: bool = False, are_jpegs_only: bool = False
+) -> list[_Answer]:
+    """Return, for each path, its fingerprint, its hash if that is all that is needed, or why it cannot be read.
+
+    Parameters
+    ----------
+    is_lean
+        Without the small pictures.
+    are_jpegs_only
+        Files of other formats are left: their decoders may end the process that they run in.
+    """
+    answers = [
+        _LEFT if are_jpegs_only and not _is_named_jpeg(path) else _answer(known, path, are_jpegs_only) for path in paths
+    ]
+    return [replace(one, small=None) if is_lean and isinstance(one, Fingerprint) else one for one in answers]
 
 
-def _batch(known: npt.NDArray[np.uint64], paths: list[Path]) -> list[_Answer]:
-    """Return, for each path, its fingerprint, its hash if that is all that is needed, or why it cannot be read."""
-    return [_answer(known, path) for path in paths]
+def _is_named_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in _JPEG_NAMES
 
 
-def _answer(known: npt.NDArray[np.uint64], path: Path) -> _Answer:
+def _answer(known: npt.NDArray[np.uint64], path: Path, is_jpeg_only: bool = False) -> _Answer:
     try:
         data = read_bytes(path)
+        if is_jpeg_only and not data.startswith(_JPEG):
+            return _LEFT
         sha256 = hashlib.sha256(data).hexdigest()
         prefix = np.uint64(prefix_of(sha256))
         place = np.searchsorted(known, prefix)
@@ -204,6 +262,7 @@ def _answers(outcome: Outcome[list[_Answer]], batch: list[Path]) -> list[_Answer
 
 
 def _kept_or_made(path: Path, answer: _Answer, kept: Cache) -> Fingerprint | str:
+    assert not isinstance(answer, _Left)
     if isinstance(answer, str):
         return answer
     if isinstance(answer, Fingerprint):

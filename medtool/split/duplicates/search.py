@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,11 +18,12 @@ from medtool.split.duplicates.fingerprints import Fingerprints, ShowSteps, finge
 from medtool.split.duplicates.links import Links
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.duplicates.small import SmallPicture
-from medtool.split.duplicates.threads import map_in_threads
+from medtool.split.duplicates.threads import have_few_processors, map_in_threads
 from medtool.split.duplicates.verification import Picture, Verdict, picture_of, pixel_digest, verify
 
 _BATCH: Final = 16
 _FEW: Final = 200  # pairs: to start processes for so many takes longer than they save
+_JPEG: Final = "JPEG"  # as fingerprints name it
 _PICTURES_KEPT: Final = 128  # by each worker, about 150 kB each
 
 Item = TypeVar("Item")
@@ -64,21 +65,20 @@ def find_duplicates(
     likely = _without_equal_bytes(likely, fingerprints, found)
     likely = _without_equal_pixels(likely, fingerprints, found, crew)
     # Pairs that link new images first; what these link already is then left out, so that many copies cost little.
-    small = fingerprints.small
     trial = found.links.copy()
     is_new = [trial.join(pair.first, pair.second) for pair in likely]
-    _look([pair for pair, new in zip(likely, is_new, strict=True) if new], small, found, crew)
+    _look([pair for pair, new in zip(likely, is_new, strict=True) if new], fingerprints, found, crew)
     _look(
         [
             pair
             for pair, new in zip(likely, is_new, strict=True)
             if not new and not found.links.are_linked(pair.first, pair.second)
         ],
-        small,
+        fingerprints,
         found,
         crew,
     )
-    small.clear()
+    fingerprints.small.clear()
     pairs = sorted(found.pairs, key=lambda pair: (pair.first, pair.second))
     problems = {**found.problems, **fingerprints.problems}
     notes = (*fingerprints.cache_notes, *_notes_on_pages(fingerprints), *candidates.notes, *found.notes)
@@ -87,7 +87,7 @@ def find_duplicates(
 
 @dataclass(frozen=True, slots=True)
 class _Likely:
-    """A pair to look at; the fields are those of :class:`Candidates`."""
+    """A pair to look at; the fields are those of :class:`Candidates` and of :func:`verify`."""
 
     first: int
     second: int
@@ -96,6 +96,7 @@ class _Likely:
     orientation: int
     cut: tuple[float, float, float, float]
     is_second_larger: bool
+    may_be_equal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,11 @@ class _Crew:
     cluster: str | None
     show: ShowSteps
 
-    def has_few(self, items: Sequence[object]) -> bool:
-        """Tell whether these are best done by threads: they are done before processes would have started."""
-        return self.workers == 0 and self.cluster is None and len(items) <= _FEW
+    def is_for_threads(self, items: Sequence[object], *, are_jpegs: bool) -> bool:
+        """Tell whether these are best done by threads: those end before processes would have started."""
+        if self.workers or self.cluster is not None:
+            return False
+        return len(items) <= _FEW or (are_jpegs and have_few_processors())
 
     def answers(
         self,
@@ -143,12 +146,19 @@ class _Crew:
         *,
         setup: Callable[[], Context],
         label: str,
+        are_jpegs: bool = False,
     ) -> Iterator[tuple[Item, Answer | BaseException]]:
-        """Yield each item with its answer, or with the error of whoever was at work on it, in no order."""
+        """Yield each item with its answer, or with the error of whoever was at work on it, in no order.
+
+        Parameters
+        ----------
+        are_jpegs
+            All files that are opened for it are JPEG files.
+        """
         batches = [list(items[start : start + _BATCH]) for start in range(0, len(items), _BATCH)]
         count = choose_workers(self.workers, items=len(batches))
         with self.show(len(items), label) as bar:
-            if self.has_few(items):
+            if self.is_for_threads(items, are_jpegs=are_jpegs):
                 outcomes = map_in_threads(function, batches, setup=setup, threads=count)
             else:
                 outcomes = map_unordered(function, batches, setup=setup, workers=count, cluster=self.cluster)
@@ -231,7 +241,10 @@ def _without_equal_pixels(
         if not are_flat:
             left.append(pair)
     by_digest: dict[bytes, list[int]] = {}
-    for (place, _), answer in crew.answers(_digests, sorted(twins.items()), setup=_nothing, label="Equal pixels"):
+    are_jpegs = all(fingerprints.formats[place] == _JPEG for place in twins)
+    for (place, _), answer in crew.answers(
+        _digests, sorted(twins.items()), setup=_nothing, label="Equal pixels", are_jpegs=are_jpegs
+    ):
         if isinstance(answer, bytes):
             by_digest.setdefault(answer, []).append(place)
         else:
@@ -240,21 +253,21 @@ def _without_equal_pixels(
         places.sort()
         for one, other in itertools.pairwise(places):
             found.add(one, other, Verdict(Kind.PIXELS, 1.0, ""))
-    return [pair for pair in left if not found.links.are_linked(pair.first, pair.second)]
+    return [
+        replace(pair, may_be_equal=not (pair.first in twins and pair.second in twins))
+        for pair in left
+        if not found.links.are_linked(pair.first, pair.second)
+    ]
 
 
-def _look(pairs: list[_Likely], small: Mapping[int, SmallPicture], found: _Found, crew: _Crew) -> None:
-    """Compare pairs on pixels and report those that show the same picture.
-
-    Parameters
-    ----------
-    small
-        What was read of the images before, by their place.
-    """
+def _look(pairs: list[_Likely], fingerprints: Fingerprints, found: _Found, crew: _Crew) -> None:
+    """Compare pairs on pixels and report those that show the same picture."""
+    small, formats = fingerprints.small, fingerprints.formats
+    are_jpegs = all(formats[place] == _JPEG for pair in pairs for place in (pair.first, pair.second))
     # Ordered by the first image, so that what was read of it serves for several pairs.
     ordered = sorted(pairs, key=lambda pair: (pair.first, pair.second))
     tasks = [_Task(pair, small.get(pair.first), small.get(pair.second)) for pair in ordered]
-    for task, answer in crew.answers(_verdicts, tasks, setup=_Pictures, label="Likely duplicates"):
+    for task, answer in crew.answers(_verdicts, tasks, setup=_Pictures, label="Likely duplicates", are_jpegs=are_jpegs):
         pair = task.pair
         if isinstance(answer, Verdict):
             found.add(pair.first, pair.second, answer)
@@ -315,7 +328,14 @@ def _verdict(pictures: _Pictures, task: _Task) -> Verdict | _Unread | None:
         first = pictures.get(pair.first_path, task.first)
         place = pair.second
         second = pictures.get(pair.second_path, task.second)
-        return verify(first, second, pair.orientation, cut=pair.cut, is_second_larger=pair.is_second_larger)
+        return verify(
+            first,
+            second,
+            pair.orientation,
+            cut=pair.cut,
+            is_second_larger=pair.is_second_larger,
+            may_be_equal=pair.may_be_equal,
+        )
     except (MedtoolError, OSError, MemoryError) as error:
         return _Unread(place, reason_of(error))
 

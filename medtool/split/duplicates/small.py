@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from medtool.split.duplicates.compression import jpeg_step
 
@@ -48,7 +48,7 @@ class SmallPicture:
     def of(cls, image: ReducedImage, data: bytes) -> SmallPicture:
         """Return the small picture of an image that was reduced from a file's bytes."""
         height, width = image.size
-        grey = np.asarray(Image.fromarray(image.rgb).convert("L"))
+        grey = np.asarray(cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY), np.uint8)
         return cls(grey, height, width, image.orientation, image.format, jpeg_step(data))
 
 

@@ -39,6 +39,7 @@ _LEAST_WINDOWS = 0.02  # of all must have detail
 _NOISE = (0.1, 4.0)  # grey levels squared: of the least and the most noise that is allowed for
 _MORE_NOISE = (1.0, 3.0, 8.0)  # times as much, tried in turn; the latter two as said above
 _COARSE_STEP = 85.0  # mean step of a JPEG file's brightness; quality 33 of the usual tables
+_PLAIN_NOISE = 0.01  # grey levels squared, for rounding
 _MOST_NOISE = 8.0  # grey levels squared: more, and neighbouring slices of a volume would be one picture
 _SAME_VIEW_PX = 2.0  # of the square, at the corners of its frame
 _STRONG = 16.0  # times the noise: detail that cannot have been lost
@@ -138,6 +139,7 @@ def verify(
     *,
     cut: tuple[float, float, float, float] = (0, 0, 0, 0),
     is_second_larger: bool = False,
+    may_be_equal: bool = True,
 ) -> Verdict | None:
     """Return what two images have in common; None if they do not show the same picture, or too little to tell.
 
@@ -150,32 +152,31 @@ def verify(
         left and right, to within about three hundredths.
     is_second_larger
         Which of the two is the larger.
+    may_be_equal
+        False where their pixels are known to differ.
 
     Raises
     ------
     ImageError
         If the pixels may be equal and cannot be read to the end.
     """
-    if orientation == 0 and _may_be_equal(first, second) and has_equal_pixels(first.path, second.path):
+    is_alike = may_be_equal and orientation == 0 and _may_be_equal(first, second)
+    if is_alike and has_equal_pixels(first.path, second.path):
         return Verdict(Kind.PIXELS, 1.0, "")
     larger, smaller = (second, first) if is_second_larger else (first, second)
     turning = inverse(orientation) if is_second_larger else orientation
     square = smaller.square.turned(turning)
     height, width = (smaller.width, smaller.height) if turning & TRANSPOSED else (smaller.height, smaller.width)
-    frame = aligned(square, larger.square, Frame.cutting(*cut))
-    shown = None if frame is None else common(square, larger.square, frame)
-    if frame is None or shown is None:
+    start = Frame.cutting(*cut)
+    step = max(first.step, second.step)
+    # A copy that is not cropped mostly lies where it should, and its detail agrees without any alignment or allowance.
+    found = None if any(cut) else _compared(square, larger, start, size=(height, width), is_plain=True)
+    if found is None:
+        frame = aligned(square, larger.square, start)
+        found = None if frame is None else _compared(square, larger, frame, size=(height, width), step=step)
+    if found is None:
         return None
-    side_px = min(height, width, larger.height * frame.height, larger.width * frame.width)
-    noise = float(np.clip((SIDE / side_px) ** 2, *_NOISE))
-    is_coarse = max(first.step, second.step) >= _COARSE_STEP and frame.displacement * SIDE <= _SAME_VIEW_PX
-    seen = unclipped(*shown)
-    for more in _MORE_NOISE if is_coarse else _MORE_NOISE[:1]:
-        windows = window_similarities(*shown, noise=min(more * noise, _MOST_NOISE), seen=seen)
-        if windows is not None and (similarity := _reached_by_most(windows)) >= LEAST_SIMILARITY:
-            break
-    else:
-        return None
+    frame, shown, windows = found.frame, found.shown, found.windows
     across, down = width / (larger.width * frame.width), height / (larger.height * frame.height)
     shares = frame.shares
     if is_second_larger:
@@ -190,7 +191,70 @@ def verify(
         _light_in_words(*shown),
         _rest_in_words(windows),
     ]
-    return Verdict(Kind.NEAR, similarity, ", ".join(word for word in words if word) or "small changes of its pixels")
+    return Verdict(
+        Kind.NEAR, found.similarity, ", ".join(word for word in words if word) or "small changes of its pixels"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Two pictures that were found to be one.
+
+    Attributes
+    ----------
+    frame
+        Of the smaller in the larger.
+    shown
+        What both show.
+    windows
+        How alike that is in each window.
+    similarity
+        What most windows reach.
+    """
+
+    frame: Frame
+    shown: tuple[Grey, Grey]
+    windows: npt.NDArray[np.float32]
+    similarity: float
+
+
+def _compared(
+    square: Square,
+    larger: Picture,
+    frame: Frame,
+    *,
+    size: tuple[int, int],
+    step: float = 0.0,
+    is_plain: bool = False,
+) -> _Compared | None:
+    """Return what the smaller picture has in common with the larger in a frame; None if they are not the same.
+
+    Parameters
+    ----------
+    square
+        The smaller picture, turned as the larger one is.
+    size
+        Its height and width.
+    step
+        The coarser step of both files; 0 allows for no more noise than usual.
+    is_plain
+        They must be the same even with next to no noise allowed for.
+    """
+    shown = common(square, larger.square, frame)
+    if shown is None:
+        return None
+    side_px = min(*size, larger.height * frame.height, larger.width * frame.width)
+    noise = float(np.clip((SIDE / side_px) ** 2, *_NOISE))
+    is_coarse = step >= _COARSE_STEP and frame.displacement * SIDE <= _SAME_VIEW_PX
+    windows = _Windows.of(*shown, unclipped(*shown))
+    if is_plain and _similarity(windows.similarities(_PLAIN_NOISE)) < LEAST_SIMILARITY:
+        return None
+    for more in _MORE_NOISE if is_coarse else _MORE_NOISE[:1]:
+        found = windows.similarities(min(more * noise, _MOST_NOISE))
+        similarity = _similarity(found)
+        if found is not None and similarity >= LEAST_SIMILARITY:
+            return _Compared(frame, shown, found, similarity)
+    return None
 
 
 def unclipped(one: Grey, other: Grey) -> Grey | None:
@@ -245,24 +309,52 @@ def window_similarities(
     npt.NDArray[np.float32] | None
         Shape ``(n,)``; None if too few windows have detail.
     """
-    detail, other_detail = _detail(one, seen), _detail(other, seen)
-    powers = [_means(product, seen) for product in (detail * detail, other_detail * other_detail)]
-    products = _means(detail * other_detail, seen)
-    n_windows = products.size
-    if seen is not None:
-        is_looked_at = _means(seen) >= _LEAST_SEEN
-        powers, products = [power[is_looked_at] for power in powers], products[is_looked_at]
-    power, other_power = powers
-    correlation = products / np.sqrt(np.maximum(power * other_power, 1e-12))
-    weaker, stronger = np.minimum(power, other_power), np.maximum(power, other_power)
-    has_detail = weaker > noise / 4
-    is_one_sided = ~has_detail & (stronger > _STRONG * noise)
-    if has_detail.sum() + is_one_sided.sum() < _LEAST_WINDOWS * n_windows:
-        return None
-    # Of two pictures that differ by noise only, the correlation is that of the weaker with itself plus the noise.
-    expected = 1 / np.sqrt(1 + noise / weaker[has_detail])
-    found = np.minimum(correlation[has_detail] / expected, 1)
-    return np.concatenate((found, np.zeros(int(is_one_sided.sum()), np.float32))).astype(np.float32)
+    return _Windows.of(one, other, seen).similarities(noise)
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """The detail in each window of two aligned pictures.
+
+    Attributes
+    ----------
+    power, other_power
+        Mean square of each, in grey levels.
+    products
+        Mean product.
+    n
+        Windows, those that are not looked at included.
+    """
+
+    power: Grey
+    other_power: Grey
+    products: Grey
+    n: int
+
+    @classmethod
+    def of(cls, one: Grey, other: Grey, seen: Grey | None) -> _Windows:
+        """Return the windows of what :func:`window_similarities` takes."""
+        detail, other_detail = _detail(one, seen), _detail(other, seen)
+        products = (detail * detail, other_detail * other_detail, detail * other_detail)
+        means = [_means(product, seen) for product in products]
+        n = means[0].size
+        if seen is not None:
+            is_looked_at = _means(seen) >= _LEAST_SEEN
+            means = [mean[is_looked_at] for mean in means]
+        return cls(*means, n)
+
+    def similarities(self, noise: float) -> npt.NDArray[np.float32] | None:
+        """Return what :func:`window_similarities` returns."""
+        correlation = self.products / np.sqrt(np.maximum(self.power * self.other_power, 1e-12))
+        weaker, stronger = np.minimum(self.power, self.other_power), np.maximum(self.power, self.other_power)
+        has_detail = weaker > noise / 4
+        is_one_sided = ~has_detail & (stronger > _STRONG * noise)
+        if has_detail.sum() + is_one_sided.sum() < _LEAST_WINDOWS * self.n:
+            return None
+        # Of two pictures that differ by noise only, the correlation is that of the weaker with itself plus the noise.
+        expected = 1 / np.sqrt(1 + noise / weaker[has_detail])
+        found = np.minimum(correlation[has_detail] / expected, 1)
+        return np.concatenate((found, np.zeros(int(is_one_sided.sum()), np.float32))).astype(np.float32)
 
 
 def _detail(grey: Grey, seen: Grey | None) -> Grey:
@@ -315,8 +407,10 @@ def _may_be_equal(first: Picture, second: Picture) -> bool:
     return bool(abs(np.subtract(coarse, other)).mean() <= _SAME_DECODED)
 
 
-def _reached_by_most(windows: npt.NDArray[np.float32]) -> float:
-    """Return the similarity that all windows reach but those that may disagree."""
+def _similarity(windows: npt.NDArray[np.float32] | None) -> float:
+    """Return the similarity that all windows reach but those that may disagree; 0 where too few have detail."""
+    if windows is None:
+        return 0.0
     rank = int(_MAY_DISAGREE * len(windows))
     return float(np.partition(windows, rank)[rank])
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from medtool import parallel
 from medtool.split.duplicates import cache as caches
 from medtool.split.duplicates import fingerprints as module
 from medtool.split.duplicates.cache import SHARD, Cache, cache_path
@@ -296,6 +297,32 @@ def test_threads_and_processes_make_the_same_fingerprints(images, tmp_path):
     assert_same(one, automatic)
     assert one.problems == two.problems == automatic.problems
     assert set(one.problems) == {39}
+
+
+def test_where_processors_are_few_jpeg_files_stay_with_threads_and_no_others_do(images, tmp_path, monkeypatch):
+    shutil.copy(images[0], tmp_path / "named wrongly.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    for name in ("a.jpg", "b.JPEG"):
+        Image.fromarray(np.random.default_rng(7).integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / name, "JPEG")
+    shutil.copy(tmp_path / "a.jpg", tmp_path / "jpeg.dat")
+    paths = [*sorted(tmp_path.glob("*.*")), tmp_path / "missing.jpg", *images[:4]]
+    by_processes = []
+
+    def recorded(function, items, **options):
+        by_processes.extend(path.name for batch in items for path in batch)
+        return parallel.map_unordered(function, items, **{**options, "workers": 1})
+
+    monkeypatch.setattr(module, "map_unordered", recorded)
+    monkeypatch.setattr(module, "_FEW", 1)
+    monkeypatch.setattr(module, "have_few_processors", lambda: True)
+    found = fingerprints_of(paths, cache=None)
+    assert set(by_processes) == {"named wrongly.jpg", "jpeg.dat", *(path.name for path in images[:4])}
+    by_processes.clear()
+    alone = fingerprints_of(paths, cache=None, workers=1)
+    assert len(by_processes) == len(paths)
+    assert_same(found, alone)
+    assert found.problems == alone.problems
+    assert {paths[place].name for place in found.problems} == {"broken.jpg", "missing.jpg"}
 
 
 def test_small_pictures_are_kept_where_they_are_what_verification_would_read(tmp_path):

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from medtool.split.duplicates.threads import MOST_THREADS, map_in_threads
 
@@ -48,6 +49,15 @@ def test_a_failing_setup_is_the_outcome_of_every_item():
         raise OSError("nothing there")
 
     assert [str(one.error) for one in map_in_threads(halved, range(3), setup=setup, threads=1)] == ["nothing there"] * 3
+
+
+def test_matrix_products_are_not_shared_out_among_further_threads_meanwhile():
+    def threads_of_blas(context, item):
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    before = threads_of_blas(None, None)
+    assert [one.get() for one in map_in_threads(threads_of_blas, range(3), setup=dict, threads=2)] == [{1}] * 3
+    assert threads_of_blas(None, None) == before
 
 
 def test_who_stops_asking_stops_the_work():

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from medtool.errors import ImageError
+from medtool.split.duplicates import verification
 from medtool.split.duplicates.alignment import SIDE, Frame, Square, aligned
 from medtool.split.duplicates.orientation import N_ORIENTATIONS, NAMES, inverse, turn
 from medtool.split.duplicates.pairs import Kind
@@ -309,6 +310,29 @@ def test_one_changed_pixel_leaves_the_same_picture_with_other_pixels(tmp_path):
     verdict = verify(first, saved(pixels, tmp_path / "b.png"))
     assert verdict is not None
     assert (verdict.kind, verdict.alteration) == (Kind.NEAR, "small changes of its pixels")
+
+
+def test_pixels_that_are_known_to_differ_are_not_decoded_to_be_compared(tmp_path, monkeypatch):
+    pixels = texture(7)
+    pair = saved(pixels, tmp_path / "a.png"), saved(pixels, tmp_path / "b.png")
+    monkeypatch.setattr(verification, "has_equal_pixels", lambda one, other: pytest.fail("they were decoded"))
+    verdict = verify(*pair, may_be_equal=False)
+    assert verdict is not None
+    assert verdict.kind is Kind.NEAR
+
+
+@pytest.mark.parametrize("orientation", [0, 5])
+def test_a_copy_that_is_not_cropped_is_known_without_being_aligned(original, tmp_path, monkeypatch, orientation):
+    pixels = pixels_of(original)
+    first = picture_of(original)
+    copy = saved(turn(pixels, inverse(orientation)), tmp_path / "copy.jpg", quality=90)
+    after = verify(first, copy, orientation, cut=(0.01, 0, 0, 0))
+    monkeypatch.setattr(verification, "aligned", lambda *_: pytest.fail("they were aligned"))
+    at_once = verify(first, copy, orientation)
+    assert at_once is not None
+    assert after is not None
+    assert at_once.alteration == after.alteration
+    assert at_once.similarity == pytest.approx(after.similarity, abs=0.01)
 
 
 def test_blank_and_smooth_pictures_have_too_little_detail_to_be_called_the_same(tmp_path):
