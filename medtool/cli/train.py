@@ -334,7 +334,9 @@ def _train_one(
     import dataclasses
 
     from medtool.roles import roles_of
+    from medtool.split.contents import gate_contents
     from medtool.split.gate import gate
+    from medtool.split.marks import inherited, marks_of
     from medtool.split.options import AuditOptions
     from medtool.split.seen import seen_of, write_seen
     from medtool.split.table import AuditTable
@@ -350,10 +352,19 @@ def _train_one(
         runs=runs,
         source=str(source),
     )
-    for leak in clearance.leaks if team.rank == 0 else ():
+    leaks = clearance.leaks
+    for leak in leaks if team.rank == 0 else ():
         console.warn(f"trained in spite of {leak}; every score of this run is marked")
     roles = roles_of(table, plan.fold)
     columns = AuditTable.of(table, groups).groups
+
+    def on_contents(sha256s: Mapping[str, str], parts: Mapping[str, str]) -> Mapping[str, Any]:
+        nonlocal leaks
+        found = gate_contents(sha256s, parts, runs=runs, is_leak_allowed=allow_leak)
+        for leak in found if team.rank == 0 else ():
+            console.warn(f"trained in spite of {leak}; every score of this run is marked")
+        leaks = inherited(leaks, found)
+        return marks_of(leaks)
 
     def on_images(sha256s: Mapping[str, str]) -> None:
         seen = seen_of(
@@ -362,7 +373,7 @@ def _train_one(
             run=where.name,
             groups=columns,
             sha256s=sha256s,
-            leaks=clearance.leaks,
+            leaks=leaks,
             parents=runs,
         )
         write_seen(where, seen)
@@ -372,7 +383,6 @@ def _train_one(
         start=start,
         fold=plan.fold,
         unit="patient" if "patient" in columns or not columns else columns[0],
-        made_from=clearance.marks,
         config={**config, "seed": plan.seed, "seeds": None, "folds": None if plan.fold is None else str(plan.fold)},
         trackers=trackers,
         overwrite=overwrite,
@@ -384,6 +394,7 @@ def _train_one(
         work,
         job=job,
         watch=Watch(console.say, console.steps, lambda line: None),
+        on_contents=on_contents,
         on_images=on_images,
         team=team,
     )

@@ -21,6 +21,7 @@ from medtool.storage import read_json, write_json, write_whole
 FOLDER = "checkpoints"
 FORMAT = "medtool-checkpoint"
 FORMAT_VERSION = 1
+_LONGEST_MONITOR = 40
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Card:
 def name_of(card: Card) -> str:
     """Return the file's name, such as ``resnet50_epoch012_auc0.9134_seed905.safetensors``."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", card.architecture)
-    return f"{model}_epoch{card.epoch:03}_{card.monitor}{card.score:.4f}_seed{card.seed}.safetensors"
+    monitor = re.sub(r"[^\w.-]+", "-", card.monitor)[:_LONGEST_MONITOR]  # it may have the name of a class in it
+    return f"{model}_epoch{card.epoch:03}_{monitor}{card.score:.4f}_seed{card.seed}.safetensors"
 
 
 def write_checkpoint(folder: Path, card: Card, state: Mapping[str, Tensor]) -> Path:

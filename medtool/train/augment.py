@@ -64,7 +64,7 @@ def augmented(image: Tensor, generator: torch.Generator, options: AugmentOptions
     generator
         Of this image and epoch, from :func:`generator_for`.
     options
-        ``mixup`` is of batches, and not used here.
+        How it is varied.
 
     Returns
     -------

@@ -6,9 +6,8 @@ Imports neither numpy nor torch.
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from medtool.errors import UsageError
@@ -62,8 +61,6 @@ class AugmentOptions:
     cutout
         Side of a square that is filled with the image's mean colour, as a share of the shorter side, 0 to 1; half of
         the images have one. Its middle lies anywhere in the image, so that part of it may lie outside.
-    mixup
-        Parameter of the symmetric Beta distribution of mixup's weights, 0 or more: see :mod:`medtool.train.mixing`.
 
     References
     ----------
@@ -87,15 +84,12 @@ class AugmentOptions:
     stain_jitter: float = 0.0
     blur: float = 0.0
     cutout: float = 0.0
-    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UsageError(f"{name} is {value:g}; it must be 0 to {most:g}")
-        if not (0 <= self.mixup < math.inf):
-            raise UsageError(f"mixup is {self.mixup:g}; it must be 0 or more")
 
 
 _MOST: Mapping[str, float] = {
@@ -148,3 +142,39 @@ PRESETS: Mapping[AugmentPreset, AugmentOptions] = MappingProxyType(
         ),
     }
 )
+
+
+def varied(preset: AugmentPreset, changes: str) -> AugmentOptions:
+    """Return a preset's options with some of them changed, such as by ``cutout=0.3,blur=0,flips=no``.
+
+    Raises
+    ------
+    UsageError
+        If the text is not of this form, a name is none of :class:`AugmentOptions`, or a value is out of its range.
+    """
+    kinds = {field.name: field.type for field in fields(AugmentOptions)}
+    values: dict[str, bool | float] = {}
+    for part in (piece.strip() for piece in changes.split(",") if piece.strip()):
+        name, _, text = (piece.strip() for piece in part.partition("="))
+        if name not in kinds:
+            raise UsageError(f"--vary {part!r}: {name!r} is none of {', '.join(kinds)}")
+        if name in values:
+            raise UsageError(f"--vary {changes!r} has {name} twice")
+        values[name] = _switch(part, text) if kinds[name] == "bool" else _number(part, text)
+    try:
+        return replace(PRESETS[preset], **values)  # type: ignore[arg-type]
+    except UsageError as error:
+        raise UsageError(f"--vary: {error.message}") from error
+
+
+def _switch(part: str, text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise UsageError(f"--vary {part!r}: it must be yes or no, such as flips=no")
+    return text == "yes"
+
+
+def _number(part: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--vary {part!r}: it must be a number, such as cutout=0.3") from None

@@ -57,8 +57,8 @@ class WeightAverage:
             if self.updates == 0 or not average.is_floating_point():
                 average.copy_(weights[name])
             else:
-                averages.append(average)
-                news.append(_widened(weights[name]))
+                averages.append(_here(average))
+                news.append(_here(_widened(weights[name])))
         if averages:
             torch._foreach_lerp_(averages, news, 1 - self._current_decay())
         self.updates += 1
@@ -113,6 +113,12 @@ def _widened(weights: Tensor) -> Tensor:
     if not weights.is_floating_point():
         return weights
     return weights.to(torch.promote_types(weights.dtype, torch.float32))
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """Return the share that this process has of a tensor that is split; any other is all here."""
+    here: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return here
 
 
 @torch.no_grad()

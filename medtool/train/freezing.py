@@ -60,6 +60,13 @@ def parse_unfreezing(text: str) -> Unfreezing:
     return Unfreezing(tuple(stages))
 
 
+def check_unfreezing(text: str, epochs: int) -> None:
+    """Refuse a schedule whose last part never comes; raises ``UsageError``, as for a text that is none."""
+    last, _ = parse_unfreezing(text).stages[-1]
+    if last > epochs:
+        raise UsageError(f"--unfreeze {text}: epoch {last} never comes, as there are {epochs} (--epochs)")
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 

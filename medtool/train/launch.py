@@ -22,8 +22,6 @@ from medtool.errors import ExitCode, MedtoolError, UsageError, reason_of
 from medtool.parallel import cpu_count
 
 FOLDER_VARIABLE = "MEDTOOL_TEAM_FOLDER"  # set for the processes that --devices starts: where they meet and report
-_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-_SHARDING["ACCELERATE_USE_MEGATRON_LM"] = "Megatron-LM"
 _PROGRAM = (sys.executable, "-m", "medtool")
 _POLL_S = 0.1
 _LAST_WORDS_S = 3.0  # for the others to fail too once one has, and to say why
@@ -97,12 +95,6 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
             f"the launcher's variables contradict one another: rank {place.rank} of {place.size},"
             f" {place.local_rank} of {place.local_size} on this machine"
         )
-    for variable, name in _SHARDING.items():
-        if environment.get(variable, "").lower() in ("1", "true", "yes"):
-            raise UsageError(
-                f"{name} is asked for ({variable}); medtool keeps the whole network on every device",
-                hint="accelerate config without it; --micro-batch and --precision bf16 save memory",
-            )
     return place
 
 
@@ -327,9 +319,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """Return which process failed first, once the others have ended too or had their time; None if none has."""
     while True:
         codes = [process.poll() for process in processes]
-        failed = next(
-            (rank for rank, code in enumerate(codes) if code not in (None, ExitCode.DONE, ExitCode.PARTIAL)), None
-        )
+        failed = next((rank for rank, code in enumerate(codes) if _has_failed(code)), None)
         if failed is not None:
             until = time.monotonic() + _LAST_WORDS_S
             while time.monotonic() < until and any(process.poll() is None for process in processes):
@@ -340,20 +330,27 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
         time.sleep(_POLL_S)
 
 
+def _has_failed(code: int | None) -> bool:
+    return code not in (None, ExitCode.DONE, ExitCode.PARTIAL)
+
+
 def _failure(failed: int, processes: Sequence[subprocess.Popen[bytes]], folder: Path) -> MedtoolError:
     """Return what to say: the first reason of its own that a process gives, else how the first to fail ended."""
-    reports = []
+    reports: dict[int, dict[str, Any]] = {}
     for rank in range(len(processes)):
         with contextlib.suppress(OSError, ValueError):
-            reports.append(json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
-    own = [report for report in reports if not report["is_echo"]]
-    code = processes[failed].returncode
+            reports[rank] = json.loads((folder / f"{rank}.json").read_text(encoding="utf-8"))
+    own = [report for report in reports.values() if not report["is_echo"]]
     if own:
         kind = UsageError if own[0]["code"] == ExitCode.USAGE else MedtoolError
         error = kind(own[0]["message"], hint=own[0]["hint"])
         error.exit_code = ExitCode(own[0]["code"])
         error.add_note(f"In one of the processes:\n{own[0]['traceback']}")
         return error
+    # Those that ended only because another did may be seen first; that other one could say nothing.
+    silent = (rank for rank, process in enumerate(processes) if rank not in reports and _has_failed(process.poll()))
+    failed = next(silent, failed)
+    code = processes[failed].returncode
     who = f"process {failed} of {len(processes)}"
     again = "the same command again goes on where it was"
     if code < 0:

@@ -152,10 +152,10 @@ class Training:
     ) -> None:
         self.lessons, self.options, self.work = lessons, options, work
         self.card, self.augment, self.folder, self.watch = card, augment, folder, watch
-        self.team = team or Alone()
+        self.team = team or Alone(work.device)
         self.device = torch.device(work.device)
         layout = torch.channels_last if work.channels_last else torch.contiguous_format
-        self.network = self.team.prepared(network).to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = self.team.placed(network, layout)
         self.normalise = Normaliser(card.preprocessing, self.device, is_channels_last=work.channels_last)
         self.groups = layer_groups(self.network)
         self.unfreezing = parse_unfreezing(options.unfreeze)
@@ -167,6 +167,10 @@ class Training:
             layer_decay=options.layer_decay,
         )
         self.shares = lessons.batches.shares(len(lessons.train), rank=self.team.rank, of=self.team.size)
+        of_first, of_last = (
+            lessons.batches.shares(len(lessons.train), rank=rank, of=self.team.size) for rank in (0, self.team.size - 1)
+        )
+        self.share_sizes = [(len(most), len(least)) for most, least in zip(of_first, of_last, strict=True)]
         self.schedule = make_schedule(
             options.schedule,
             total_steps=options.epochs * len(self.shares),
@@ -227,12 +231,14 @@ class Training:
         if path.exists():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-                self.network.load_state_dict(state["network"])
-                self.optimizer.load_state_dict(state["optimizer"])
+                self.network.load_state_dict(self._shares(state["network"], self.network.state_dict()))
+                self.optimizer.load_state_dict(self._shares_of_optimizer(state["optimizer"]))
                 self.schedule.load_state_dict(state["schedule"])
                 self.scaler.load_state_dict(state["scaler"])
                 if self.average is not None:
-                    self.average.load_state_dict(state["average"])
+                    average = state["average"]
+                    weights = self._shares(average["average"], self.average.weights())
+                    self.average.load_state_dict({**average, "average": weights})
                 self.history, self.best, self.reference = state["history"], state["best"], state["reference"]
                 self.last_name, self.micro_batch = state["last_name"], state["micro_batch"]
             except Exception as error:  # torch's reader ends in many kinds of error on broken bytes
@@ -246,6 +252,23 @@ class Training:
             names = {self.last_name, self.best.get("name", "")}
             checkpoints.keep_only(self.folder / checkpoints.FOLDER, names)
         self.team.wait()
+
+    def _shares(self, whole: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.team.share(value, like.get(name, value)) for name, value in whole.items()}
+
+    def _shares_of_optimizer(self, whole: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an optimizer's state with this process's shares of the tensors that each parameter has."""
+        own = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        numbers = [number for group in whole["param_groups"] for number in group["params"]]
+        of_number = dict(zip(numbers, own, strict=True))
+        state = {
+            number: {
+                name: self.team.share(value, of_number[number]) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+            for number, values in whole["state"].items()
+        }
+        return {**whole, "state": state}
 
     def _wrap(self, n_trained: int) -> None:
         """Put around the network what compiling and several processes need; anew when other layers are trained."""
@@ -281,8 +304,8 @@ class Training:
             self._keep(line)
         self.schedule.observe(val[self.options.monitor])
         self.history.append(line)
+        self._write_state()
         if self.team.rank == 0:
-            self._write_state()
             checkpoints.keep_only(self.folder / checkpoints.FOLDER, {self.last_name, self.best["name"]})
             self.watch.epoch(line)
         self.team.wait()
@@ -324,7 +347,7 @@ class Training:
             images, targets = mix.of(images), mix.of(targets)
             metadata = None if metadata is None else mix.of(metadata)
         weight = self.team.total(self.loss.weight(targets).detach().float())
-        total = self._gradients(images, targets, metadata, weight)
+        total = self._gradients(images, targets, metadata, weight, number)
         self.scaler.unscale_(self.optimizer)
         if self.options.clip_norm:
             parameters = [
@@ -339,11 +362,13 @@ class Training:
                 self.average.update(self.network)
         return total, weight
 
-    def _gradients(self, images: Tensor, targets: Tensor, metadata: Tensor | None, weight: Tensor) -> Tensor:
+    def _gradients(
+        self, images: Tensor, targets: Tensor, metadata: Tensor | None, weight: Tensor, number: int
+    ) -> Tensor:
         """Leave the gradients of a batch's mean loss; where memory is short, in smaller parts from then on."""
         while True:
             try:
-                return self._gradients_in_parts(images, targets, metadata, weight)
+                return self._gradients_in_parts(images, targets, metadata, weight, self._n_parts(number))
             except RuntimeError as error:
                 if not is_memory_error(error):
                     raise
@@ -362,10 +387,19 @@ class Training:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _gradients_in_parts(self, images: Tensor, targets: Tensor, metadata: Tensor | None, weight: Tensor) -> Tensor:
+    def _n_parts(self, number: int) -> int:
+        """Return in how many parts the shares of a batch go through the network.
+
+        All processes take as many, since one that splits the network waits for the others in every part.
+        """
+        most, least = self.share_sizes[number]
+        return min(-(-most // self.micro_batch), least)
+
+    def _gradients_in_parts(
+        self, images: Tensor, targets: Tensor, metadata: Tensor | None, weight: Tensor, n_parts: int
+    ) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        n_parts = -(-len(images) // self.micro_batch)
         bounds = [round(part * len(images) / n_parts) for part in range(n_parts + 1)]  # parts of about one size
         for start, stop in itertools.pairwise(bounds):
             is_last = stop == len(images)
@@ -394,7 +428,7 @@ class Training:
 
     def _scores(self, epoch: int) -> dict[str, float | None]:
         lessons = self.lessons
-        own = lessons.val[self.team.rank :: self.team.size]
+        own = self.team.own(lessons.val)
         logits = logits_of(
             self.network,
             lessons.batches,
@@ -431,8 +465,9 @@ class Training:
             )
         card = replace(self.card, epoch=line["epoch"], score=float(value))
         shelf = self.folder / checkpoints.FOLDER
+        state = self.team.whole(self.network.state_dict())
         if self.team.rank == 0:
-            checkpoints.write_checkpoint(shelf, card, self.network.state_dict())
+            checkpoints.write_checkpoint(shelf, card, state)
         self.last_name = checkpoints.name_of(card)
         if is_better(monitor, value, self.best.get("score")):
             self.best = {"epoch": line["epoch"], "score": float(value), "name": self.last_name}
@@ -440,6 +475,13 @@ class Training:
             self.reference = {"epoch": line["epoch"], "score": float(value)}
 
     def _write_state(self) -> None:
+        state = self._state()
+        if self.team.rank == 0:
+            stream = io.BytesIO()
+            torch.save(state, stream)
+            write_whole(self.folder / RESUME_NAME, stream.getvalue())
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -452,9 +494,8 @@ class Training:
             "last_name": self.last_name,
             "micro_batch": self.micro_batch,
         }
-        stream = io.BytesIO()
-        torch.save(state, stream)
-        write_whole(self.folder / RESUME_NAME, stream.getvalue())
+        whole: dict[str, Any] = self.team.whole(state)
+        return whole
 
     def _tell(self, line: dict[str, Any]) -> None:
         monitor = self.options.monitor

@@ -11,7 +11,7 @@ from typing import Any
 from medtool.errors import UsageError
 from medtool.parallel import cpu_count
 from medtool.runs.choices import StainNormalisation, Task
-from medtool.train.augment_options import AugmentPreset
+from medtool.train.augment_options import AugmentOptions, AugmentPreset, varied
 from medtool.train.choices import (
     Cache,
     CalibrationMethod,
@@ -63,6 +63,8 @@ class TrainOptions:
         None is cross-entropy for one class of several, and bce for several labels.
     focal_alpha
         Weight of a label that is there against one that is not, multi-label only; None is none.
+    augment, vary
+        How images are varied: ready amounts, and those that are to be others, such as ``cutout=0.3,flips=no``.
     stain
         Normalisation of the stains of H&E images, in training and in use alike.
     monitor
@@ -100,6 +102,7 @@ class TrainOptions:
     focal_gamma: float = 2.0
     sampling: Sampling = Sampling.NATURAL
     augment: AugmentPreset = AugmentPreset.STANDARD
+    vary: str = ""
     stain: StainNormalisation = StainNormalisation.NONE
     mixup: float = 0.0
     clip_norm: float = 1.0
@@ -142,24 +145,40 @@ class TrainOptions:
         if not 0 < self.lr <= 100:
             raise UsageError(f"--lr is {self.lr:g}; it must be above 0 and at most 100")
         self._check_combination()
+        self._check_loss()
 
     def _check_combination(self) -> None:
         if self.threshold is not None:
             check_threshold(self.threshold, self.threshold_target, self.costs)
         elif self.threshold_target is not None or self.costs is not None:
             raise UsageError("--threshold-target and --costs are for --threshold, which is not given")
-        if self.focal_alpha is not None and not 0 < self.focal_alpha < 1:
-            raise UsageError(f"--focal-alpha is {self.focal_alpha:g}; it must lie between 0 and 1")
-        if self.focal_alpha is not None and self.task is Task.SINGLE:
+        if self.min_delta and not self.patience:
+            raise UsageError("--min-delta is for --patience, which is not given")
+        _ = self.augmentation  # says what is wrong with it
+        if self.positive and self.task is Task.MULTI:
+            raise UsageError("--positive makes one class of several labels; with --task multi each is one already")
+
+    def _check_loss(self) -> None:
+        alpha = self.focal_alpha
+        if self.loss is not LossName.FOCAL and (alpha is not None or self.focal_gamma != type(self).focal_gamma):
+            raise UsageError("--focal-alpha and --focal-gamma are for --loss focal, which is not given")
+        if alpha is not None and not 0 < alpha < 1:
+            raise UsageError(f"--focal-alpha is {alpha:g}; it must lie between 0 and 1")
+        if alpha is not None and self.task is Task.SINGLE:
             raise UsageError(
                 "--focal-alpha is for --task multi; --class-weights does the same for one class of several"
             )
-        if self.positive and self.task is Task.MULTI:
-            raise UsageError("--positive makes one class of several labels; with --task multi each is one already")
+        if alpha is not None and self.class_weights is not ClassWeights.NONE:
+            raise UsageError("--focal-alpha and --class-weights both weigh rare labels; give one of them")
         if self.loss is LossName.BCE and self.task is Task.SINGLE:
             raise UsageError(f"--loss {self.loss} is for --task multi; --task single takes cross-entropy or focal")
         if self.loss is LossName.CROSS_ENTROPY and self.task is Task.MULTI:
             raise UsageError(f"--loss {self.loss} is for --task single; --task multi takes bce or focal")
+
+    @property
+    def augmentation(self) -> AugmentOptions:
+        """How images are varied."""
+        return varied(self.augment, self.vary)
 
     @property
     def loss_name(self) -> LossName:

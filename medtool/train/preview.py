@@ -31,7 +31,7 @@ def preview_sheet(
         Each ``(height, width, 3)`` uint8, as the network takes them: already resized and, where that is on, stain
         normalised. Sizes may differ.
     options
-        ``mixup`` is of batches, and not shown.
+        How they are varied; mixup, which is of batches, is not shown.
     seed
         Of the training.
     indices

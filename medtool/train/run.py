@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ from medtool.runs.network import build, sized, start_from
 from medtool.runs.preprocessing import Preprocessing, read_picture
 from medtool.storage import locked, make_folder, sweep_temporaries, write_json, write_whole
 from medtool.train import outcome
-from medtool.train.augment_options import PRESETS
 from medtool.train.batches import Batches
 from medtool.train.choices import TrackerName
 from medtool.train.curves import as_png, as_svg, curves
 from medtool.train.environment import environment_of
-from medtool.train.freezing import parse_unfreezing
+from medtool.train.freezing import check_unfreezing
 from medtool.train.loop import RESUME_NAME, Fitted, Lessons, Training, Watch
 from medtool.train.material import Material, check_metadata, look_at_images, material_of
 from medtool.train.metrics import is_higher_better
@@ -99,8 +98,6 @@ class Job:
         Which fold is held out; None without folds.
     unit
         The column that says whose images belong together.
-    made_from
-        JSON-ready facts for the lineage: marks of leaks and hashes of what the run starts from.
     config
         The resolved options as the command line takes them, for ``config.toml``.
     trackers
@@ -113,7 +110,6 @@ class Job:
     start: Start = Start()
     fold: int | None = None
     unit: str = "patient"
-    made_from: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     trackers: tuple[TrackerName, ...] = ()
     overwrite: bool = False
@@ -148,6 +144,7 @@ class Summary:
     was_finished: bool
 
 
+OnContents = Callable[[Mapping[str, str], Mapping[str, str]], Mapping[str, Any]]
 OnImages = Callable[[Mapping[str, str]], None]
 
 
@@ -159,6 +156,7 @@ def train_run(
     *,
     job: Job,
     watch: Watch,
+    on_contents: OnContents,
     on_images: OnImages,
     team: Team | None = None,
 ) -> Summary:
@@ -168,6 +166,9 @@ def train_run(
     ----------
     roles
         Train, val, test or an empty text for each row of the manifest, as of :func:`medtool.roles.roles_of`.
+    on_contents
+        Takes the SHA-256 of each image file that is used and its part, both by id, before anything is written; it may
+        refuse them, and returns JSON-ready facts for the lineage: the marks of leaks.
     on_images
         Takes the SHA-256 of each image file that is used, by its id, before the training begins.
     team
@@ -181,7 +182,7 @@ def train_run(
         See :class:`medtool.train.loop.Training`, :func:`medtool.train.material.material_of` and the like.
     """
     team = team or Alone()
-    parse_unfreezing(options.unfreeze)
+    check_unfreezing(options.unfreeze, options.epochs)
     material = _material(manifest, roles, options, unit=job.unit)
     card, encoder = _card(material, options)
     network = _fresh(card, job.start, seed=options.seed, say=watch.say)
@@ -202,7 +203,9 @@ def train_run(
             "start": _describe(job.start),
             "classes": list(material.classes),
             "split": _split_digest(material, hashes),
-            **job.made_from,
+            **on_contents(
+                hashes, {name: role for name, role in zip(material.ids, material.roles, strict=True) if role}
+            ),
         }
         started = _claim(job, made_with, team)
         if started["status"] == "finished":
@@ -222,7 +225,7 @@ def train_run(
             options,
             work,
             card=card,
-            augment=PRESETS[options.augment],
+            augment=options.augmentation,
             folder=job.out,
             watch=Watch(watch.say, watch.steps, _recorder(job.out, watch, trackers)),
             team=team,
@@ -432,7 +435,14 @@ def _finish(
     write_whole(out / CURVES_PNG_NAME, as_png(drawing))
     watch.say(f"epoch {card.epoch} is the best by val {options.monitor}; calibrating and scoring it")
     found = outcome.write_outcome(
-        out, fitted.best, card=card, material=material, batches=batches, options=options, work=work, hashes=hashes
+        out,
+        fitted.best,
+        card=card,
+        material=material,
+        batches=batches,
+        options=options,
+        work=replace(work, micro_batch=fitted.history[-1]["micro_batch"]),  # what memory turned out to suffice for
+        hashes=hashes,
     )
     trackers.conclude(len(fitted.history), card.epoch, outcome.read_scores(out))
     document = lineage.finished(
@@ -506,7 +516,7 @@ def draw_preview(manifest: Manifest, roles: pl.Series, options: TrainOptions, pa
             break
     if not images:
         raise InputError("no image of the train part can be read")
-    sheet = preview_sheet(images, PRESETS[options.augment], seed=options.seed, indices=positions)
+    sheet = preview_sheet(images, options.augmentation, seed=options.seed, indices=positions)
     stream = io.BytesIO()
     Pillow.fromarray(sheet).save(stream, "PNG")
     write_whole(path, stream.getvalue())

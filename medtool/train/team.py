@@ -39,8 +39,8 @@ class Team(Protocol):
     rank: int
     size: int
 
-    def prepared(self, network: nn.Module) -> nn.Module:
-        """Return the network, its batch norms made to count all processes' images where that is possible."""
+    def placed(self, network: nn.Module, layout: torch.memory_format) -> nn.Module:
+        """Return the network on this process's device, its batch norms counting all images where that is possible."""
 
     def wrapped(self, network: nn.Module) -> nn.Module:
         """Return the network such that backward leaves the mean of all processes' gradients."""
@@ -51,28 +51,46 @@ class Team(Protocol):
     def align(self, network: nn.Module) -> None:
         """Give the networks of all processes the weights and running statistics of the first."""
 
+    def whole(self, state: Any) -> Any:
+        """Return a state to write to the disk, which only the first process has to get; all must ask for it."""
+
+    def share(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Return what this process keeps of a tensor from the disk, in place of ``like``."""
+
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over all processes."""
 
     def gathered(self, own: Own) -> list[Own]:
         """Return what each process has, in the order of the processes."""
 
+    def own(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return this process's part of some work; each has equally much, so the last may be there twice."""
+
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-        """Return the rows of all processes of which each did ``rank::size``, put in order: ``(count, ...)``."""
+        """Return what came of each process's :meth:`own`, put in order: ``(count, ...)``."""
 
     def wait(self) -> None:
         """Go on when all have come here."""
 
 
 class Alone:
-    """One process."""
+    """One process.
+
+    Parameters
+    ----------
+    device
+        Of torch.
+    """
 
     rank = 0
     size = 1
 
-    def prepared(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def placed(self, network: nn.Module, layout: torch.memory_format) -> nn.Module:
+        """Return the network on the device."""
+        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def wrapped(self, network: nn.Module) -> nn.Module:
         """Return the network itself."""
@@ -85,6 +103,14 @@ class Alone:
     def align(self, network: nn.Module) -> None:
         """Leave the network as it is."""
 
+    def whole(self, state: Any) -> Any:
+        """Return the state itself."""
+        return state
+
+    def share(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Return the tensor itself."""
+        return tensor
+
     def total(self, value: Tensor) -> Tensor:
         """Return the value itself."""
         return value
@@ -92,6 +118,10 @@ class Alone:
     def gathered(self, own: Own) -> list[Own]:
         """Return the one."""
         return [own]
+
+    def own(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return all of it."""
+        return places
 
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Return the rows themselves."""
@@ -144,6 +174,10 @@ class Processes:
         prepared: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return prepared
 
+    def placed(self, network: nn.Module, layout: torch.memory_format) -> nn.Module:
+        """Return the network on this process's device."""
+        return self.prepared(network).to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
     def wrapped(self, network: nn.Module) -> nn.Module:
         """Return the network in torch's DistributedDataParallel."""
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -161,6 +195,14 @@ class Processes:
         for tensor in network.state_dict().values():
             dist.broadcast(tensor, src=0)
 
+    def whole(self, state: Any) -> Any:
+        """Return the state itself, which every process has."""
+        return state
+
+    def share(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Return the tensor itself."""
+        return tensor
+
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over all processes."""
         total = value.detach().clone()
@@ -173,11 +215,17 @@ class Processes:
         dist.all_gather_object(each, own, group=self._between)
         return each
 
+    def own(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return every so-manieth place from this process's rank on."""
+        n_each = -(-len(places) // self.size)
+        return places[np.minimum(np.arange(n_each) * self.size + self.rank, len(places) - 1)]
+
     def rows(self, own: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Return the rows of all processes in order."""
         rows = np.empty((count, *own.shape[1:]), np.float32)
         for rank, part in enumerate(self.gathered(own)):
-            rows[rank :: self.size] = part
+            mine = rows[rank :: self.size]
+            mine[:] = part[: len(mine)]
         return rows
 
     def wait(self) -> None:
@@ -232,7 +280,7 @@ def device_of(place: Place, device: str) -> str:
 
 
 @contextmanager
-def joined(place: Place | None, device: str) -> Iterator[Team]:
+def joined(place: Place | None, device: str, *, is_sharded: bool = False) -> Iterator[Team]:
     """Train together within a ``with`` block.
 
     Parameters
@@ -241,6 +289,8 @@ def joined(place: Place | None, device: str) -> Iterator[Team]:
         None trains alone.
     device
         This process's own.
+    is_sharded
+        Whether the network is split among them.
 
     Raises
     ------
@@ -248,10 +298,10 @@ def joined(place: Place | None, device: str) -> Iterator[Team]:
         If the processes cannot reach one another.
     """
     if place is None:
-        yield Alone()
+        yield Alone(device)
         return
     try:
-        team = Processes(place, device)
+        team = _kind_of(is_sharded=is_sharded)(place, device)
     except (dist.DistError, RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise MedtoolError(
@@ -261,6 +311,14 @@ def joined(place: Place | None, device: str) -> Iterator[Team]:
         ) from error
     yield team
     team.close()
+
+
+def _kind_of(*, is_sharded: bool) -> type[Processes]:
+    if not is_sharded:
+        return Processes
+    from medtool.train.sharding import Sharded  # which takes a second to load
+
+    return Sharded
 
 
 def is_lost(error: BaseException) -> bool:

@@ -41,7 +41,10 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_names_say_network_epoch_score_and_seed() -> None:
     assert name_of(replace(CARD, architecture="resnet50")) == "resnet50_epoch012_auc0.9134_seed905.safetensors"
     assert name_of(CARD) == "timm-test-resnet_epoch012_auc0.9134_seed905.safetensors"
-    assert "/" not in name_of(replace(CARD, monitor="recall-a_b"))
+    assert "balanced_accuracy0.9134" in name_of(replace(CARD, monitor="balanced_accuracy"))
+    odd = name_of(replace(CARD, monitor='recall-in situ: "?*|<x>\\' + "é" * 300))
+    assert odd.startswith("timm-test-resnet_epoch012_recall-in-situ-x-é")
+    assert len(odd.encode()) < 200
 
 
 def test_weights_and_card_come_back_as_they_were(checkpoint: Path) -> None:

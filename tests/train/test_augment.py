@@ -25,6 +25,7 @@ from medtool.train.augment import (
     generator_for,
     recoloured,
 )
+from medtool.train.augment_options import varied as changed_preset
 
 GOLDEN = [0.35172024714088634, 0.4417909272547703, 0.26312885857031365]
 
@@ -126,8 +127,6 @@ def test_no_variation_gives_the_very_image_back(tissue):
 def test_every_option_varies_something(tissue):
     defaults = AugmentOptions()
     for field in dataclasses.fields(AugmentOptions):
-        if field.name == "mixup":  # of batches: tests/train/test_mixing.py
-            continue
         amount = getattr(EVERYTHING, field.name)
         alone = dataclasses.replace(defaults, **{field.name: amount})
         assert any(not torch.equal(tissue, draw(tissue, alone, index=index)) for index in range(12)), field.name
@@ -216,7 +215,7 @@ def test_another_kind_of_image_is_refused_with_what_was_wanted(tissue):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rotate_deg", 181), ("scale", -0.1), ("elastic", 0.07), ("hue", 0.6), ("mixup", -1), ("blur", float("nan"))],
+    [("rotate_deg", 181), ("scale", -0.1), ("elastic", 0.07), ("hue", 0.6), ("blur", float("nan"))],
 )
 def test_an_option_out_of_its_range_is_refused_by_name(name: str, value: float):
     with pytest.raises(UsageError, match=f"{name} is {value:g}"):
@@ -225,6 +224,30 @@ def test_an_option_out_of_its_range_is_refused_by_name(name: str, value: float):
 
 def test_every_preset_has_its_options():
     assert set(PRESETS) == set(AugmentPreset)
+
+
+def test_amounts_of_a_preset_are_changed_one_by_one():
+    standard = PRESETS[AugmentPreset.STANDARD]
+    assert changed_preset(AugmentPreset.STANDARD, "") == standard
+    changed = changed_preset(AugmentPreset.STANDARD, " cutout=0.3, blur=1,flips=no ")
+    assert changed == dataclasses.replace(standard, cutout=0.3, blur=1.0, flips=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ("cutuot=0.3", "'cutuot' is none of flips, upside_down"),
+        ("cutout=2", "--vary: cutout is 2; it must be 0 to 1"),
+        ("blur=nan", "blur is nan"),
+        ("blur=strong", "must be a number"),
+        ("flips=1", "yes or no"),
+        ("flips", "yes or no"),
+        ("blur=1,blur=2", "blur twice"),
+    ],
+)
+def test_a_change_of_a_preset_that_is_none_is_refused(changes: str, words: str):
+    with pytest.raises(UsageError, match=words):
+        changed_preset(AugmentPreset.NONE, changes)
 
 
 def test_a_real_slide_keeps_its_tissue_under_the_preset_for_histology(shared_data: Path):

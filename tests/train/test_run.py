@@ -292,6 +292,20 @@ def test_a_leaky_split_is_refused_and_marked_if_it_is_allowed(medtool: Run, tmp_
     assert leaks[0]["n_cases"] == 1
 
 
+def test_one_file_in_two_parts_is_refused_whatever_it_is_called(medtool: Run, tmp_path: Path) -> None:
+    manifest = write_pictures(tmp_path / "data")
+    images = manifest.parent / "images"
+    shutil.copy(images / "00.png", images / "16.png")  # of train and of test
+    refused = train(medtool, manifest, tmp_path / "run")
+    assert refused.code == 3
+    assert "D202 same-file-across-parts, 1 case (i00 and i16)" in refused.err
+    assert not (tmp_path / "run/lineage.json").exists()
+    allowed = train(medtool, manifest, tmp_path / "run", "--allow-leak", epochs=1)
+    assert allowed.code == 0, allowed.err
+    leaks = json.loads((tmp_path / "run/lineage.json").read_text())["made_with"]["leaks"]
+    assert leaks == [{"code": "D202", "n_cases": 1}]
+
+
 def test_a_run_that_starts_from_another_inherits_its_patients(medtool: Run, finished: Path, tmp_path: Path) -> None:
     other = write_pictures(tmp_path / "data", n_patients=20, seed=7)
     text = other.read_text()
@@ -354,6 +368,24 @@ def test_out_of_fold_predictions_are_pooled_and_each_image_has_one(medtool: Run,
         seen = {row["image_id"] for row in rows(out / f"fold{fold}_seed1/seen.csv")}
         assert predicted == held_out
         assert not held_out & seen
+
+
+def test_folds_trained_one_by_one_are_put_together_by_the_command_for_all(
+    medtool: Run, folded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cv"
+    for fold in range(3):
+        assert train(medtool, folded, out / f"fold{fold}_seed905", "--folds", fold, epochs=1).code == 0
+
+    def refuse(self: Any) -> Any:
+        raise AssertionError("nothing is left to train")
+
+    monkeypatch.setattr(loop.Training, "run", refuse)
+    ended = train(medtool, folded, out, "--folds", "all", epochs=1)
+    assert ended.code == 0, ended.err
+    document = json.loads((out / "together.json").read_text())
+    assert [run["name"] for run in document["runs"]] == [f"fold{fold}_seed905" for fold in range(3)]
+    assert document["pooled"]["n_images"] == 60
 
 
 def test_metadata_is_encoded_by_the_training_part_alone(medtool: Run, tmp_path: Path) -> None:
@@ -444,6 +476,12 @@ def test_a_preview_shows_what_the_first_batch_is(medtool: Run, pictures: Path, t
         (["--init", "nowhere"], 2, "nowhere"),
         (["--unfreeze", "2:head"], 2, "must begin with 1"),
         (["--device", "cuda:77"], 2, "cuda"),
+        (["--unfreeze", "1:head,50:all"], 2, "epoch 50 never comes"),
+        (["--min-delta", "0.01"], 2, "--patience"),
+        (["--focal-gamma", "3"], 2, "--loss focal"),
+        (["--task", "multi", "--focal-alpha", "0.3"], 2, "--loss focal"),
+        (["--vary", "cutuot=0.3"], 2, "cutout"),
+        (["--cache-folder", "kept"], 2, "--cache disk"),
         (["--group", "hospital"], 1, "hospital"),
         (["--preview-batch", "sheet.gif"], 2, ".png"),
     ],

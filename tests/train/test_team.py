@@ -31,11 +31,13 @@ from medtool.train.launch import (
     place_of,
     run_processes,
 )
+from medtool.train.launcher_settings import check_settings, check_sharding, is_fsdp_asked
 from medtool.train.team import Processes, device_of, is_lost
 from tests.conftest import Ended
 from tests.train.conftest import write_pictures
 
 Run = Callable[..., Ended]
+LONG_S = 600  # on a machine that has much else to do, a process that loads torch takes minutes
 SECOND = Place(rank=1, size=2, local_rank=1, local_size=2)
 ONE = ("--model", "timm/test_convnext", "--size", 32, "--batch-size", 10, "--lr", 0.002, "--device", "cpu")
 ALL = ("--ema", 0.9, "--class-weights", "inverse", "--unfreeze", "1:3,2:all", "--augment", "standard", "--threads", 1)
@@ -74,18 +76,29 @@ def history(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_give_the_weights_of_one(
-    medtool: Run, manifest: Path, of_two: tuple[Path, Ended], tmp_path: Path
-) -> None:
-    out, ended = of_two
-    assert ended.code == ExitCode.PARTIAL, ended.err
-    alone = medtool("train", manifest, *ONE, *ALL, "--epochs", 3, "--out", tmp_path / "one")
-    assert alone.code == ExitCode.PARTIAL, alone.err
-    mine, theirs = weights(tmp_path / "one"), weights(out)
+@pytest.fixture(scope="module")
+def of_one(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run of one process."""
+    from medtool.cli.app import run
+
+    out = tmp_path_factory.mktemp("one") / "run"
+    arguments = ("train", manifest, *ONE, *ALL, "--epochs", 3, "--out", out, "-q")
+    assert run([str(each) for each in arguments]) == ExitCode.PARTIAL
+    return out
+
+
+def assert_same(out: Path, other: Path) -> None:
+    mine, theirs = weights(out), weights(other)
     assert mine.keys() == theirs.keys()
     for name in mine:
         torch.testing.assert_close(theirs[name], mine[name], rtol=0, atol=1e-5)
-    for one, two in zip(history(tmp_path / "one"), history(out), strict=True):
+
+
+def test_two_processes_give_the_weights_of_one(of_one: Path, of_two: tuple[Path, Ended]) -> None:
+    out, ended = of_two
+    assert ended.code == ExitCode.PARTIAL, ended.err
+    assert_same(of_one, out)
+    for one, two in zip(history(of_one), history(out), strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
         assert two["val"]["loss"] == pytest.approx(one["val"]["loss"], abs=1e-5)
         assert one["trained_groups"] == two["trained_groups"]
@@ -103,7 +116,7 @@ def test_only_the_first_process_talks(of_two: tuple[Path, Ended]) -> None:
 
 def kill_second(out: Path) -> None:
     """Kill one of the two processes once the first epoch is over."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + LONG_S
     while not (out / "metrics.jsonl").exists() and time.monotonic() < until:
         time.sleep(0.02)
     for child in psutil.Process().children():
@@ -132,6 +145,41 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(
     assert all(torch.equal(tensor, through[name]) for name, tensor in weights(tmp_path / "run").items())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names the signal")
+def test_a_network_split_among_two_processes_becomes_that_of_one_and_goes_on_with_either(
+    medtool: Run, manifest: Path, of_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out, other = tmp_path / "run", tmp_path / "other"
+    command = ("train", manifest, *ONE, *ALL, *TWO, "--shard", "--out", out)
+    killer = threading.Thread(target=kill_second, args=(out,))
+    killer.start()
+    assert "SIGKILL" in medtool(*command).err
+    killer.join()
+    shutil.copytree(out, other)
+    ended = medtool(*command)
+    assert ended.code == ExitCode.PARTIAL, ended.err
+    alone = medtool("train", manifest, *ONE, *ALL, "--epochs", 3, "--out", other)
+    assert alone.code == ExitCode.PARTIAL, alone.err
+    assert "goes on after epoch" in alone.err
+    assert_same(of_one, out)
+    assert_same(of_one, other)
+
+
+def test_blocks_of_several_layers_are_split_on_their_own() -> None:
+    from medtool.train.sharding import _units, _without_views
+
+    block = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    blocks = [torch.nn.ModuleDict({"layers": block}), torch.nn.ModuleDict({"layers": torch.nn.Linear(4, 4)})]
+    network = torch.nn.Module()
+    network.stages = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.Sequential(*blocks))
+    network.head = torch.nn.Linear(4, 2)
+    assert list(_units(network)) == [blocks[0]]
+    tensor = torch.zeros(4)
+    assert _without_views(block, (), tensor) is tensor
+    assert not _without_views(block, (), tensor.view(2, 2))._is_view()
+
+
 def test_srun_starts_a_team_and_what_both_refuse_is_said_once(
     manifest: Path, of_two: tuple[Path, Ended], tmp_path: Path
 ) -> None:
@@ -158,7 +206,11 @@ def test_srun_starts_a_team_and_what_both_refuse_is_said_once(
         )
 
     processes = [started(rank) for rank in (0, 1)]
-    first, second = (process.communicate(timeout=120) for process in processes)
+    try:
+        first, second = (process.communicate(timeout=LONG_S) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [1, 1]
     assert "options.epochs was 3, now 4" in first[1]
     assert second == ("", "")
@@ -171,10 +223,10 @@ def program(*lines: str) -> tuple[str, ...]:
 
 
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
-    child = program(f"Path({str(tmp_path)!r}, rank).touch()", "time.sleep(300)")
+    child = program(f"Path({str(tmp_path)!r}, rank).touch()", f"time.sleep({LONG_S})")
     code = f"from medtool.train.launch import run_processes\nrun_processes(2, [], program={child!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
-        until = time.monotonic() + 60
+        until = time.monotonic() + LONG_S
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         children = psutil.Process(parent.pid).children()
@@ -190,15 +242,29 @@ def test_the_parent_says_what_one_process_failed_of_and_ends_the_others() -> Non
         "with launch.one_voice(place, warn=print, is_lost=lambda error: rank == '0'):",
         "    raise error if rank == '1' else RuntimeError('Connection closed by peer')",
     )
-    with pytest.raises(UsageError, match=r"^--lr is 0$") as refused:
+    with pytest.raises(UsageError) as refused:
         run_processes(2, [], program=fails)
-    assert refused.value.hint == "--lr 1"
+    assert (refused.value.message, refused.value.hint) == ("--lr is 0", "--lr 1")
     began = time.monotonic()
-    waits = program("if rank == '1': sys.exit('a library is not there')", "time.sleep(300)")
+    waits = program("if rank == '1': sys.exit('a library is not there')", f"time.sleep({LONG_S})")
     with pytest.raises(MedtoolError, match="process 1 of 2 ended with code 1: a library is not there"):
         run_processes(2, [], program=waits)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < LONG_S / 2  # the other would sleep on
     assert psutil.Process().children() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names the signal")
+def test_the_process_that_was_killed_is_named_even_if_both_are_found_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtool.train.launch._POLL_S", 5.0)
+    killed = program(
+        "import signal",
+        "place = launch.place_of(os.environ)",
+        "with launch.one_voice(place, warn=print, is_lost=lambda error: True):",
+        "    os.kill(os.getpid(), signal.SIGKILL) if rank == '1' else None",
+        "    raise RuntimeError('Connection closed by peer')",
+    )
+    with pytest.raises(MedtoolError, match="process 1 of 2 was ended by SIGKILL"):
+        run_processes(2, [], program=killed)
 
 
 def test_an_end_is_that_of_the_first_process() -> None:
@@ -253,13 +319,55 @@ def test_a_batch_script_of_slurm_is_alone_whatever_its_number_of_tasks() -> None
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
         ({"WORLD_SIZE": "2"}, "RANK is ''"),
         ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"}, "rank 2 of 2"),
-        ({"WORLD_SIZE": "2", "RANK": "1", "ACCELERATE_USE_FSDP": "true"}, "FSDP is asked for"),
-        ({"WORLD_SIZE": "2", "RANK": "1", "ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed is asked for"),
     ],
 )
 def test_what_a_launcher_says_wrongly_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         place_of(environment)
+
+
+def test_settings_of_accelerate_are_obeyed_or_refused() -> None:
+    assert is_fsdp_asked({"ACCELERATE_USE_FSDP": "true"})
+    assert not is_fsdp_asked({"FSDP_OFFLOAD_PARAMS": "true"})
+    with pytest.raises(UsageError, match="FSDP_OFFLOAD_PARAMS"):
+        is_fsdp_asked({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"})
+    with pytest.raises(UsageError, match="DeepSpeed is asked for"):
+        is_fsdp_asked({"ACCELERATE_USE_DEEPSPEED": "true"})
+
+    def check(name: str, value: str, *, precision: str = "fp32", device: str = "cuda:0") -> None:
+        check_settings({name: value}, precision=precision, device=device, is_compiled=False)
+
+    check("ACCELERATE_MIXED_PRECISION", "no", precision="bf16")
+    check("ACCELERATE_MIXED_PRECISION", "bf16", precision="bf16")
+    check("ACCELERATE_DYNAMO_BACKEND", "NO")
+    check("ACCELERATE_USE_CPU", "true", device="cpu")
+    check("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    for name, value, words in (
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed precision bf16, and --precision is fp32"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "--compile is not given"),
+        ("ACCELERATE_USE_CPU", "true", "asks for the CPU, and --device is cuda:0"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "over 4 steps"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            check(name, value)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--shard",), "--devices 2"),
+        (("--shard", "--devices", 2, "--compile"), "do not go together"),
+    ],
+)
+def test_a_network_is_not_split_where_that_cannot_be(
+    medtool: Run, manifest: Path, tmp_path: Path, more: tuple[object, ...], words: str
+) -> None:
+    ended = medtool("train", manifest, *ONE, *more, "--out", tmp_path / "run")
+    assert ended.code == ExitCode.USAGE, ended.err
+    assert words in ended.err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="--precision fp32 or bf16"):
+        check_sharding(n_processes=2, precision="fp16", is_compiled=False)
 
 
 def test_a_team_that_does_not_fit_its_batches_is_refused() -> None:
