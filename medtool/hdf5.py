@@ -1,9 +1,9 @@
 """HDF5 files from elsewhere, refused where they could send us to other files or fill the memory.
 
 An HDF5 file can name data in other files (links, virtual data sets, external storage), and a few bytes of it can claim
-any amount of data. All is refused from the file's description alone, before any data is read. So are strings of
-variable length: they lie in a heap of the file in which any number of them can be one and the same, and a damaged heap
-sends the HDF5 library round and round for ever.
+any amount of data, by chunks that are not there or that hold zeros alone. All is refused from the file's description
+alone, before any data is read. So are strings of variable length: they lie in a heap of the file in which any number of
+them can be one and the same, and a damaged heap sends the HDF5 library round and round for ever.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from medtool.errors import InputError
 
 MAX_CHUNK_BYTES = 64 << 20
 MAX_TEXT_BYTES = 4096
+#: Numbers of a few values compress a hundredfold, zeros alone a thousandfold; chunks that are not there take nothing.
+MAX_COMPRESSION = 256
+_FREE_CLAIM_BYTES = 16 << 20
 VARIABLE_LENGTH = "holds strings of variable length, which are not read; in h5py, numpy.bytes_ and dtype 'S' are fixed"
 
+_PLAIN = (h5py.h5t.TypeStringID, h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
     h5py.h5z.FILTER_SHUFFLE: "shuffle",
@@ -93,6 +97,18 @@ def _fault_of_layout(node: h5py.h5d.DatasetID) -> str:
     return ""
 
 
+def fault_of_claim(file: h5py.File, name: str) -> str:
+    """Return why a data set, in which :func:`fault_of_storage` finds no fault, is too large for what is there of it."""
+    node = file[name].id
+    claimed, stored = math.prod(node.shape) * node.get_type().get_size(), node.get_storage_size()
+    if node.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and stored not in (0, claimed):
+        return f"{name} claims {claimed} bytes and stores {stored}"
+    stored = min(stored, file.id.get_filesize())
+    if claimed <= max(_FREE_CLAIM_BYTES, MAX_COMPRESSION * stored):
+        return ""
+    return f"{name} claims {claimed} bytes and stores {stored}; at most {MAX_COMPRESSION} times as many are read"
+
+
 def read_attribute(file: h5py.File, name: str) -> str | int | float | None:
     """Return a scalar text or number of the root; None if it is missing.
 
@@ -104,8 +120,11 @@ def read_attribute(file: h5py.File, name: str) -> str | int | float | None:
     if name not in file.attrs:
         return None
     found = file.attrs.get_id(name)
-    if isinstance(found.get_type(), h5py.h5t.TypeStringID) and found.get_type().is_variable_str():
+    kind = found.get_type()
+    if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
         raise ValueError(f"attribute {name!r} {VARIABLE_LENGTH}")
+    if not isinstance(kind, _PLAIN):  # lists of any length and references lie in the file's heap too
+        raise ValueError(f"attribute {name!r} must be one text or number")
     if found.shape != () or found.get_type().get_size() > MAX_TEXT_BYTES:
         raise ValueError(f"attribute {name!r} must be one text or number")
     value: Any = file.attrs[name]

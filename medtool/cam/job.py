@@ -29,7 +29,7 @@ from medtool.cam.options import TRUE_LABEL, CamOptions
 from medtool.cam.store import Known, Store, open_store
 from medtool.errors import InputError, MedtoolError, UsageError, reason_of
 from medtool.hdf5 import MAX_TEXT_BYTES
-from medtool.heatmaps.format import Flag, Head, HeatmapAttributes, Row
+from medtool.heatmaps.format import Flag, Head, HeatmapAttributes, Row, fault_of_id
 from medtool.heatmaps.reading import open_heatmaps
 from medtool.heatmaps.writing import Layout
 from medtool.images.reader import read_image
@@ -45,7 +45,7 @@ METHODS_VERSION = 1
 PACKAGES = ("torch", "timm", "grad-cam", "numpy", "Pillow", "h5py")
 
 _AHEAD = 3  # batches that are read before they are asked for
-_PART_S, _PART_ROWS = 5.0, 1024  # a part is written after so long, or with so many rows
+_PART_S, _PART_ROWS, _PART_BYTES = 5.0, 1024, 16 << 20  # a part is written after so long, or when it is so large
 _MAX_NAMED = 10_000  # failures that the lineage names
 
 
@@ -136,6 +136,8 @@ def make_heatmaps(
         raise UsageError(
             f"--out {job.out} is a folder, and heatmaps go into one file", hint=f"--out {job.out / 'cams.h5'}"
         )
+    if job.out.exists() and not job.out.is_file():
+        raise UsageError(f"--out {job.out} is a device or a pipe, and heatmaps go into a file")
     asked = sorted(asked, key=lambda one: one.image_id)
     now = lineage_of(runs, options, job)
     with open_store(job.out) as store:
@@ -291,10 +293,12 @@ class _Work:
         """Make what is missing, and write it in parts."""
         waiting: list[Row] = []
         last = time.monotonic()
+        height, width = self._ensemble.size
+        most = min(_PART_ROWS, max(1, _PART_BYTES // (4 * height * width * max(1, len(self.head.classes)))))
         with closing(self._read_ahead(asked)) as stream:
             for batch, outcomes in stream:
                 waiting += self._made(batch, outcomes)
-                if waiting and (time.monotonic() - last >= _PART_S or len(waiting) >= _PART_ROWS):
+                if waiting and (time.monotonic() - last >= _PART_S or len(waiting) >= most):
                     self._write(waiting)
                     waiting = []
                     last = time.monotonic()
@@ -334,9 +338,13 @@ class _Work:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _prepared(self, rows: Sequence[Asked]) -> _Batch:
-        reasons = [each.reason for each in rows]
+        reasons = [each.reason or _fault_of_name(each.image_id) for each in rows]
+        is_readable = [not reason for reason in reasons]
         metadata = self._metadata(rows, reasons)
         labels = self._label_places(rows, reasons) if self._options.target == TRUE_LABEL else None
+        for each, reason, was_readable in zip(rows, reasons, is_readable, strict=True):
+            if reason and was_readable:
+                self._store.known.pop(each.image_id, None)  # what it was made with is not told from its image
         keys = [0] * len(rows)
         if self._has_keys:
             keys = [self._key(place, metadata, labels) for place in range(len(rows))]
@@ -409,7 +417,8 @@ class _Work:
                     raise InputError(
                         f"{each.image_id}: {outcome.reason}", hint="leave out --strict to go on with the others"
                     )
-                self.failed.append((each.image_id, outcome.reason))
+                stays = "; the heatmap of its earlier contents stays" if each.image_id in self._store.known else ""
+                self.failed.append((each.image_id, outcome.reason + stays))
             else:
                 self.seen[each.image_id] = self._seen(each, outcome.sha256)
                 if outcome.is_kept:
@@ -452,6 +461,12 @@ class _Work:
         )
 
 
+def _fault_of_name(image_id: str) -> str:
+    """Return why an image cannot be in a cache by this id; empty if it can."""
+    fault = fault_of_id(image_id)
+    return f"its id {fault}" if fault else ""
+
+
 def _concluded(work: _Work, store: Store, asked: Sequence[Asked], now: Mapping[str, Any]) -> Summary:
     """Write the cache, unless it is what it was, and count what it holds."""
     summary = Summary(store.out, len(work.made), len(work.kept), failed=work.failed, size=work.layout.size)
@@ -479,9 +494,10 @@ def _concluded(work: _Work, store: Store, asked: Sequence[Asked], now: Mapping[s
         head = Head(work.head.attributes, work.head.classes, json.dumps(document).encode())
         store.finish(head, work.seen, layout=work.layout_of(len(store.known), iter(store.known)))
     with open_heatmaps(store.out) as file:
-        for image_id, flags in zip(file.ids, file.flags(), strict=True):
-            if image_id in names:
-                summary.flagged.update(Flag(flag).name.lower() for flag in flags if flag)
+        flags = file.flags()
+        for number in np.flatnonzero(flags.any(axis=1)).tolist():
+            if file.ids[number] in names:
+                summary.flagged.update(Flag(flag).name.lower() for flag in flags[number] if flag)
     return summary
 
 

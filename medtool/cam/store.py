@@ -8,6 +8,9 @@ while a process works, and gone when it has finished.
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool import lineage
-from medtool.errors import BusyError, InputError, LineageError
+from medtool.errors import BusyError, InputError, LineageError, OutputError
 from medtool.heatmaps.format import Head, Row
 from medtool.heatmaps.reading import HeatmapFile, open_heatmaps
 from medtool.heatmaps.writing import Layout, bytes_of, write_rows
@@ -23,8 +26,8 @@ from medtool.storage import locked, make_folder, output_error, sweep_temporaries
 
 PREFIX = ".medtool-parts-"
 _SUFFIX = ".h5"
-_BLOCK_ROWS = 256
-_BLOCKS, _FILES = 16, 16  # in memory, and open, at a time
+_BLOCKS, _FILES = 8, 16  # in memory, and open, at a time
+_ATTEMPTS = 100
 _OVERWRITE = "--overwrite makes it anew, or give another file with --out"
 
 
@@ -97,43 +100,43 @@ class Store:
 
     def _load_cache(self, now: Mapping[str, Any], notes: list[str]) -> None:
         try:
-            with open_heatmaps(self.out) as file:
+            with open_heatmaps(self.out, keeps_damaged=True) as file:
                 before = file.lineage
                 if before is None or before.get("command") != now["command"]:
                     raise LineageError(f"{self.out} was not made by medtool cam", hint=_OVERWRITE)
-                changed = lineage.differences(before.get("made_with", {}), now["made_with"])
+                changed = lineage.differences(before["made_with"], now["made_with"])
                 if changed:
                     more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
                     raise LineageError(
                         f"{self.out} was made in another way: {'; '.join(changed[:3])}{more}", hint=_OVERWRITE
                     )
+                if not file.has_checksums:
+                    raise InputError(f"{self.out} is damaged: it has no checksums")
                 self.before = before
-                faults = dict(file.faults())
-                self._take(file, leave_out=faults)
+                whole, damaged = _sorted_out(file)
+                self.known |= whole
         except LineageError:
             raise
         except InputError as error:
             raise LineageError(f"{error.message}; it cannot be gone on with", hint=_OVERWRITE) from error
-        if faults:
-            notes.append(f"{self.out}: {len(faults)} heatmaps are damaged and made again, such as {min(faults)}")
+        if damaged:
+            notes.append(
+                f"{self.out}: {len(damaged)} heatmaps are damaged and left out, such as {min(damaged)}; those of images"
+                " that are given now are made again"
+            )
 
     def _load_part(self, path: Path, notes: list[str]) -> None:
         """Take the rows of a part; one that is damaged is removed, and what it held is made again."""
         try:
             with open_heatmaps(path) as file:
-                if next(file.faults(), None) is None:
-                    self._take(file, leave_out={})
+                whole, damaged = _sorted_out(file)
+                if file.has_checksums and not damaged:
+                    self.known |= whole
                     return
         except InputError:
             pass
         notes.append(f"{path} is damaged; its heatmaps are made again")
         self._forget([path])
-
-    def _take(self, file: HeatmapFile, *, leave_out: Mapping[str, str]) -> None:
-        for number, image_id in enumerate(file.ids):
-            if image_id not in leave_out:
-                sha256, seen = file.sha256_of(image_id), file.seen_of(image_id)
-                self.known[image_id] = Known(file.path, number, sha256, file.key_of(image_id), seen)
 
     def add(self, head: Head, rows: Sequence[Row], *, layout: Layout) -> None:
         """Keep some rows for good."""
@@ -159,8 +162,13 @@ class Store:
         with _Blocks() as blocks:
             for image_id in sorted(self.known):
                 known = self.known[image_id]
-                row = blocks.row(known.path, known.number)
-                assert row.image_id == image_id
+                row, fault = blocks.row(known.path, known.number)
+                if fault or row.image_id != image_id:
+                    raise InputError(
+                        f"{known.path} was damaged while this process worked: the heatmap of {image_id!r} is not what"
+                        " it was",
+                        hint="check the disk, then run the same command again: that heatmap is made again",
+                    )
                 yield replace(row, seen=seen.get(image_id, row.seen))
 
     def leave(self) -> None:
@@ -178,6 +186,18 @@ class Store:
                 raise output_error(path, error) from error
 
 
+def _sorted_out(file: HeatmapFile) -> tuple[dict[str, Known], set[str]]:
+    """Return the rows of a file that are whole, by image id, and the ids of the others."""
+    whole: dict[str, Known] = {}
+    damaged: set[str] = set()
+    for number, (row, fault) in enumerate(file.examined()):
+        if fault:
+            damaged.add(row.image_id)
+        else:
+            whole[row.image_id] = Known(file.path, number, row.image_sha256, row.key, row.seen)
+    return whole, damaged
+
+
 @contextlib.contextmanager
 def open_store(out: Path) -> Iterator[Store]:
     """Hold the cache ``out`` for this process alone.
@@ -191,9 +211,10 @@ def open_store(out: Path) -> Iterator[Store]:
     """
     make_folder(out.parent)
     folder = out.with_name(f"{PREFIX}{out.name}")
-    make_folder(folder)
     try:
-        with locked(folder):
+        with _held(folder):
+            if not os.access(out.parent, os.W_OK):  # where parts of an earlier call lie, nothing else has tried it yet
+                raise output_error(out, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
             sweep_temporaries(folder)
             store = Store(out, folder)
             try:
@@ -209,12 +230,27 @@ def open_store(out: Path) -> Iterator[Store]:
             folder.rmdir()  # fails where parts are left, or another process has come
 
 
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it; a process that has just finished may take it away meanwhile."""
+    with contextlib.ExitStack() as stack:
+        for attempt in itertools.count(1):
+            try:
+                make_folder(folder)
+                stack.enter_context(locked(folder))
+                break
+            except OutputError:
+                if attempt == _ATTEMPTS or folder.exists():
+                    raise
+        yield
+
+
 class _Blocks:
     """Rows of many files, read in blocks; few blocks are in memory and few files open."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path, HeatmapFile] = OrderedDict()
-        self._blocks: OrderedDict[tuple[Path, int], list[Row]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[Path, int], list[tuple[Row, str]]] = OrderedDict()
 
     def __enter__(self) -> _Blocks:
         return self
@@ -223,21 +259,21 @@ class _Blocks:
         for file in self._files.values():
             file.close()
 
-    def row(self, path: Path, number: int) -> Row:
-        """Return a row of a file."""
-        key = path, number // _BLOCK_ROWS
+    def row(self, path: Path, number: int) -> tuple[Row, str]:
+        """Return a row of a file, and what is wrong with it."""
+        file = self._file(path)
+        key = path, number // file.block_rows
         if key not in self._blocks:
-            file = self._file(path)
-            start = key[1] * _BLOCK_ROWS
-            self._blocks[key] = file.read_rows(start, min(start + _BLOCK_ROWS, len(file)))
+            start = key[1] * file.block_rows
+            self._blocks[key] = list(file.examined(start, min(start + file.block_rows, len(file))))
             if len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(key)
-        return self._blocks[key][number % _BLOCK_ROWS]
+        return self._blocks[key][number % file.block_rows]
 
     def _file(self, path: Path) -> HeatmapFile:
         if path not in self._files:
-            self._files[path] = open_heatmaps(path)
+            self._files[path] = open_heatmaps(path, keeps_damaged=True)
             if len(self._files) > _FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(path)

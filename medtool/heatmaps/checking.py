@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import h5py
 import numpy as np
 
-from medtool.hdf5 import MAX_TEXT_BYTES, VARIABLE_LENGTH, fault_of_storage
+from medtool.hdf5 import MAX_TEXT_BYTES, VARIABLE_LENGTH, fault_of_claim, fault_of_storage
 from medtool.heatmaps.format import MAX_LINEAGE_BYTES, fault_of_shape
 
+_MAX_COLUMN_BYTES = 1 << 30
 _NEEDED = ("heatmaps", "image_id", "image_sha256", "score")
 _OPTIONAL = ("classes", "target", "seen", "flag", "spread", "key", "checksum", "lineage")
 _TEXTS = ("image_id", "image_sha256", "target", "seen", "classes")
@@ -27,7 +30,8 @@ def fault_of_structure(file: h5py.File) -> str:
         return fault
     if (maps.ndim == 4) != ("classes" in present):
         return f"heatmaps are {maps.shape}; the data set 'classes' goes with (n, k, h, w), and only with that"
-    faults = (_fault_of(file[name], name, maps.shape) for name in present if name != "heatmaps")
+    faults = [_fault_of(file[name], name, maps.shape) for name in present if name != "heatmaps"]
+    faults += [fault_of_claim(file, name) for name in present]
     return next((fault for fault in faults if fault), "")
 
 
@@ -39,7 +43,7 @@ def _fault_of(found: h5py.Dataset, name: str, maps: tuple[int, ...]) -> str:
         is_right = found.ndim == 1 and found.size <= MAX_LINEAGE_BYTES and found.dtype == np.uint8
         wanted = f"at most {MAX_LINEAGE_BYTES} uint8"
     elif name == "score":
-        is_right = found.shape == rows + several and found.dtype.kind == "f"
+        is_right = found.shape == rows + several and found.dtype.newbyteorder("=") in (np.float32, np.float64)
         wanted = f"{rows + several} floats"
     else:
         shape = {"flag": rows + several, "spread": maps}.get(name, rows)
@@ -54,5 +58,7 @@ def _fault_of_texts(found: h5py.Dataset, name: str, shape: tuple[int, ...]) -> s
         return f"{name} must be {shape} strings, not {found.shape} {found.dtype}"
     if kind.length is None:
         return f"{name} {VARIABLE_LENGTH}"
-    is_long = kind.length > MAX_TEXT_BYTES
-    return f"{name} claims strings of {kind.length} bytes; at most {MAX_TEXT_BYTES}" if is_long else ""
+    if kind.length > MAX_TEXT_BYTES:
+        return f"{name} claims strings of {kind.length} bytes; at most {MAX_TEXT_BYTES}"
+    claimed = kind.length * math.prod(shape)
+    return f"{name} claims {claimed} bytes; at most {_MAX_COLUMN_BYTES}" if claimed > _MAX_COLUMN_BYTES else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -24,7 +25,10 @@ FORMAT_VERSION = 1
 MAX_IMAGES = 2_000_000
 MAX_SIDE = 4096
 MAX_CLASSES = 4096
+MAX_ROW_BYTES = 256 << 20
 MAX_LINEAGE_BYTES = 16 << 20
+_BLOCK_ROWS, _BLOCK_BYTES = 256, 4 << 20
+_F8, _F4, _U1 = np.dtype("<f8"), np.dtype("<f4"), np.dtype("u1")
 SEEN = ("", "train", "val")
 
 
@@ -42,6 +46,8 @@ class Flag(enum.IntEnum):
     INFINITE = 4
     NOT_A_NUMBER = 5
 
+
+_LAST_FLAG = max(Flag).value
 
 #: Why a map with a flag says nothing about where to look.
 FAULTS = {
@@ -119,12 +125,12 @@ class Row:
     def checksum(self) -> int:
         """CRC-32 of everything in it."""
         texts = (self.image_id, self.image_sha256, self.target, self.seen)
-        found = zlib.crc32(b"".join(text.encode("utf-8", "surrogateescape") + b"\0" for text in texts))
-        found = zlib.crc32(self.key.to_bytes(8, "little"), found)
-        for array, kind in ((self.scores, "<f8"), (self.flags, "u1"), (self.heatmaps, "<f4"), (self.spread, "<f4")):
+        parts = [text.encode("utf-8", "surrogateescape") + b"\0" for text in texts]
+        parts.append(self.key.to_bytes(8, "little"))
+        for array, kind in ((self.scores, _F8), (self.flags, _U1), (self.heatmaps, _F4), (self.spread, _F4)):
             if array is not None:
-                found = zlib.crc32(np.ascontiguousarray(array, dtype=kind).tobytes(), found)
-        return found
+                parts.append(array.astype(kind, copy=False).tobytes())
+        return zlib.crc32(b"".join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,20 @@ def fault_of_shape(shape: Sequence[int]) -> str:
             f"heatmaps are {tuple(shape)}; at least (0, 1, 1) and at most ({MAX_IMAGES}, {MAX_SIDE}, {MAX_SIDE}) can be"
             f", and {MAX_CLASSES} classes"
         )
+    row_bytes = row_bytes_of(shape)
+    if row_bytes > MAX_ROW_BYTES:
+        return f"heatmaps of an image take {row_bytes} bytes; at most {MAX_ROW_BYTES}"
     return ""
+
+
+def row_bytes_of(shape: Sequence[int]) -> int:
+    """Return how many bytes the maps of one image take, from the shape of those of all."""
+    return 4 * math.prod(shape[1:])
+
+
+def block_rows_of(shape: Sequence[int]) -> int:
+    """Return of how many images the maps are held in memory at once, from the shape of those of all."""
+    return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row_bytes_of(shape)))
 
 
 def fault_of_id(image_id: str) -> str:
@@ -183,6 +202,20 @@ def fault_of_sha256(text: str) -> str:
 def fault_of_seen(text: str) -> str:
     """Return why a text does not say whether an image was seen; empty if it does."""
     return "" if text in SEEN else f"is none of {', '.join(map(repr, SEEN))}: {text[:80]!r}"
+
+
+def fault_of_values(row: Row) -> str:
+    """Return which value of a row cannot be, whoever wrote it; empty if all can."""
+    if not np.isfinite(row.heatmaps).all():
+        return "holds NaN or infinite values"
+    if row.flags.max() > _LAST_FLAG:
+        return f"has a flag that is none of 0 to {_LAST_FLAG}"
+    return (
+        fault_of_id(row.image_id)
+        or fault_of_length(row.target)
+        or fault_of_sha256(row.image_sha256)
+        or fault_of_seen(row.seen)
+    )
 
 
 def fault_of_map(heatmap: Heatmap, flag: int = 0) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,13 @@ from medtool.heatmaps.format import (
     Head,
     HeatmapAttributes,
     Row,
+    block_rows_of,
     fault_of_id,
     fault_of_length,
     fault_of_map,
     fault_of_seen,
     fault_of_sha256,
+    fault_of_values,
 )
 from medtool.heatmaps.resize import resize_heatmap
 from medtool.storage import sha256_of
@@ -42,19 +45,24 @@ if TYPE_CHECKING:
 
 _MAX_TEXTS_BYTES = 256 << 20
 _BLOCK_STRINGS = 4096
-_BLOCK_ROWS = 256
 _GUESSED_FROM = 500  # comparing with many ids would take longer than the image's own work
 
 
-def open_heatmaps(path: Path) -> HeatmapFile:
+def open_heatmaps(path: Path, *, keeps_damaged: bool = False) -> HeatmapFile:
     """Open a file of heatmaps for reading; use it as a context manager.
+
+    Parameters
+    ----------
+    keeps_damaged
+        Whether rows whose texts break a rule are no error of the whole file, if it has sums that tell which rows are
+        whole; see :meth:`HeatmapFile.examined`.
 
     Raises
     ------
     InputError
         If it is not an HDF5 file, is cut short, is of another format or version, or breaks a rule of the format.
     """
-    return HeatmapFile(path)
+    return HeatmapFile(path, keeps_damaged=keeps_damaged)
 
 
 class HeatmapFile:
@@ -68,28 +76,23 @@ class HeatmapFile:
         Where the maps come from.
     classes
         Where an image has a map for each of several classes: these, in order. Else empty.
-    ids
-        Image ids, in the order of the file.
     layer_size
         (height, width) of the maps as they are stored.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keeps_damaged: bool = False) -> None:
         self.path = path
+        self._columns: dict[str, npt.NDArray[np.bytes_]] = {}
         self._file = open_hdf5(path)
         try:
             with self._naming():
                 self._check()
+                self._n = int(self._file["heatmaps"].shape[0])
+                self._block_rows = block_rows_of(self._file["heatmaps"].shape)
                 self.attributes = self._read_attributes()
                 self.classes = self._read_classes()
-                self.ids = tuple(self._read_texts("image_id"))
-                self._sha256 = tuple(self._read_texts("image_sha256"))
-                self._targets = self._read_column("target")
-                self._seen = self._read_column("seen")
-            self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
-            if len(self._rows) < len(self.ids):
-                twice = next(image_id for row, image_id in enumerate(self.ids) if self._rows[image_id] != row)
-                raise self._error(f"image_id {twice!r} is there twice")
+                if not (keeps_damaged and self.has_checksums):
+                    self._check_texts()
         except BaseException:
             self._file.close()
             raise
@@ -103,7 +106,7 @@ class HeatmapFile:
         self.close()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._n
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._rows
@@ -111,6 +114,16 @@ class HeatmapFile:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+    @functools.cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Image ids, in the order of the file."""
+        with self._naming():
+            return tuple(self._texts("image_id"))
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.ids)}
 
     @functools.cached_property
     def content_hash(self) -> str:
@@ -132,6 +145,10 @@ class HeatmapFile:
             raise self._error(f"damaged: its lineage is no JSON: {error}") from error
         if not isinstance(document, dict):
             raise self._error("damaged: its lineage is no JSON object")
+        outputs = document.get("outputs", {})
+        parts = document.get("made_with"), outputs, outputs.get("failed", {}) if isinstance(outputs, dict) else None
+        if not all(isinstance(part, dict) for part in parts):
+            raise self._error("damaged: its lineage does not say what the maps were made with, or what became of them")
         return document
 
     @property
@@ -158,15 +175,15 @@ class HeatmapFile:
         InputError
             If there is no map for that image.
         """
-        return self._sha256[self._row(image_id)]
+        return self._text("image_sha256", self._row(image_id))
 
     def target_of(self, image_id: str) -> str:
         """Return the class that the map of ``image_id`` speaks for; empty if not known, or if there are several."""
-        return self._targets[self._row(image_id)]
+        return self._text("target", self._row(image_id))
 
     def seen_of(self, image_id: str) -> str:
         """Return ``train`` or ``val`` if the network was made with that image or its patient; empty if not known."""
-        return self._seen[self._row(image_id)]
+        return self._text("seen", self._row(image_id))
 
     def key_of(self, image_id: str) -> int:
         """Return the 64 bits that tell what else the map depends on; 0 for nothing."""
@@ -196,8 +213,18 @@ class HeatmapFile:
         """Return what is wrong with each map, ``(n, k)``, as :class:`medtool.heatmaps.Flag`; 0 for nothing."""
         with self._naming():
             if "flag" not in self._file:
-                return np.zeros((len(self.ids), max(1, len(self.classes))), np.uint8)
-            return np.asarray(self._file["flag"][:], np.uint8).reshape(len(self.ids), -1)
+                return np.zeros((len(self), max(1, len(self.classes))), np.uint8)
+            return np.asarray(self._file["flag"][:], np.uint8).reshape(len(self), -1)
+
+    def count_flags(self) -> dict[int, int]:
+        """Return how many maps have each flag but 0, as :class:`medtool.heatmaps.Flag`; few are in memory at once."""
+        total = np.zeros(256, np.int64)
+        with self._naming():
+            if "flag" in self._file:
+                for start in range(0, len(self), _BLOCK_STRINGS):
+                    block = np.asarray(self._file["flag"][start : start + _BLOCK_STRINGS], np.uint8)
+                    total += np.bincount(block.ravel(), minlength=256)
+        return {flag: int(total[flag]) for flag in np.flatnonzero(total).tolist() if flag}
 
     def raw(self, image_id: str, target: str = "") -> Heatmap:
         """Return a map as it is stored: neither cut at 0, nor scaled, nor resized.
@@ -275,23 +302,41 @@ class HeatmapFile:
         cut = np.maximum(stored, 0)
         return resize_heatmap(cut / cut.max() if is_normalised else cut, size)
 
+    @property
+    def block_rows(self) -> int:
+        """How many rows are best read at once."""
+        return self._block_rows
+
     def rows(self) -> Iterator[Row]:
         """Yield all that is stored of each image, in order, few at a time in memory; it is not checked."""
-        for start in range(0, len(self.ids), _BLOCK_ROWS):
-            yield from self.read_rows(start, min(start + _BLOCK_ROWS, len(self.ids)))
+        for start, stop in self._blocks(0, len(self)):
+            yield from self.read_rows(start, stop)
+
+    def examined(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[Row, str]]:
+        """Yield all that is stored of each image, in order, and what is wrong with it; few at a time in memory.
+
+        Wrong is a row of which a bit has changed, or whose map is not finite. A file of another program has no sums to
+        check, and then only its values are looked at.
+
+        Parameters
+        ----------
+        start, stop
+            Places in :attr:`ids`, of the first row and after the last; by default of all.
+        """
+        for low, high in self._blocks(start, len(self) if stop is None else stop):
+            rows = self.read_rows(low, high)
+            with self._naming():
+                sums = self._file["checksum"][low:high].tolist() if self.has_checksums else None
+            for place, row in enumerate(rows):
+                is_changed = sums is not None and sums[place] != row.checksum
+                yield row, _CHANGED if is_changed else fault_of_values(row)
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        return ((low, min(low + self._block_rows, stop)) for low in range(start, stop, self._block_rows))
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """Yield the id of each image of whose row a bit has changed, or whose map is not finite, and what is wrong.
-
-        A file of another program has no sums to check, and then only its values are looked at.
-        """
-        with self._naming():
-            sums = self._file["checksum"][:] if "checksum" in self._file else None
-        for number, row in enumerate(self.rows()):
-            if sums is not None and int(sums[number]) != row.checksum:
-                yield row.image_id, _CHANGED
-            elif not np.isfinite(row.heatmaps).all():
-                yield row.image_id, "holds NaN or infinite values"
+        """Yield the id of each image with which something is wrong, and what; see :meth:`examined`."""
+        return ((row.image_id, fault) for row, fault in self.examined() if fault)
 
     def _checked(self, number: int) -> Row:
         """Return a row whose sum is right."""
@@ -315,19 +360,12 @@ class HeatmapFile:
             if self.has_spread:
                 spread = np.asarray(self._file["spread"][span], dtype=np.float32).reshape(maps.shape)
             keys = self._file["key"][span] if "key" in self._file else np.zeros(n, np.uint64)
+            texts = [list(self._block(name, start, stop)) for name in ("image_id", "image_sha256", "target", "seen")]
         return [
-            Row(
-                self.ids[start + place],
-                self._sha256[start + place],
-                maps[place],
-                scores[place],
-                flags[place],
-                None if spread is None else spread[place],
-                self._targets[start + place],
-                self._seen[start + place],
-                int(keys[place]),
+            Row(image_id, sha256, heatmaps, score, flag, None if spread is None else spread[place], target, seen, key)
+            for place, (image_id, sha256, target, seen, heatmaps, score, flag, key) in enumerate(
+                zip(*texts, maps, scores, flags, keys.tolist(), strict=True)
             )
-            for place in range(n)
         ]
 
     def _row(self, image_id: str) -> int:
@@ -405,7 +443,7 @@ class HeatmapFile:
 
     def _read_classes(self) -> tuple[str, ...]:
         """Return the classes, and the lineage's bytes by the way, if the sum over both is right."""
-        classes = tuple(self._read_texts("classes")) if "classes" in self._file else ()
+        classes = tuple(self._texts("classes")) if "classes" in self._file else ()
         if len(set(classes)) < len(classes):
             raise self._error("a class is there twice")
         self._lineage = bytes(self._file["lineage"][:]) if "lineage" in self._file else b""
@@ -414,23 +452,41 @@ class HeatmapFile:
             raise self._error("what it says of its maps has changed since it was written: a bit was flipped")
         return classes
 
-    def _read_column(self, name: str) -> tuple[str, ...]:
-        return tuple(self._read_texts(name)) if name in self._file else ("",) * len(self.ids)
+    def _check_texts(self) -> None:
+        """Refuse texts that break a rule, wherever they stand."""
+        for name in ("image_sha256", "target", "seen"):
+            for _ in self._texts(name):
+                pass
+        if len(self._rows) < len(self):
+            twice = next(image_id for row, image_id in enumerate(self.ids) if self._rows[image_id] != row)
+            raise self._error(f"image_id {twice!r} is there twice")
 
-    def _read_texts(self, name: str) -> Iterator[str]:
-        """Yield the strings of a data set, a block at a time."""
-        dataset = self._file[name]
+    def _texts(self, name: str) -> Iterator[str]:
+        """Yield the texts of a data set, which follow the rules; nothing if there is none of that name."""
         fault_of_text = _FAULTS_OF_TEXTS.get(name, fault_of_length)
+        length = len(self._file[name]) if name in self._file else 0
         total = 0
-        for start in range(0, len(dataset), _BLOCK_STRINGS):
-            for row, raw in enumerate(dataset[start : start + _BLOCK_STRINGS], start):
-                total += len(raw)
+        for start in range(0, length, _BLOCK_STRINGS):
+            for row, text in enumerate(self._block(name, start, min(start + _BLOCK_STRINGS, length)), start):
+                total += len(text)
                 if total > _MAX_TEXTS_BYTES:
                     raise self._error(f"{name} holds more than {_MAX_TEXTS_BYTES} bytes of text")
-                text = raw.decode("utf-8", "surrogateescape")
                 if fault := fault_of_text(text):
                     raise self._error(f"{name} {row} {fault}")
                 yield text
+
+    def _block(self, name: str, start: int, stop: int) -> Iterator[str]:
+        """Yield some texts as they are; empty ones if there is no data set of that name."""
+        if name not in self._file:
+            return itertools.repeat("", stop - start)
+        return (raw.decode("utf-8", "surrogateescape") for raw in self._file[name][start:stop].tolist())
+
+    def _text(self, name: str, row: int) -> str:
+        """Return one text; those of all images are read at once, and kept as bytes, which take little memory."""
+        if name not in self._columns:
+            with self._naming():
+                self._columns[name] = self._file[name][:] if name in self._file else np.zeros(self._n, "S1")
+        return bytes(self._columns[name][row]).decode("utf-8", "surrogateescape")
 
 
 _CHANGED = "has changed since it was written: a bit was flipped"

@@ -29,14 +29,13 @@ from medtool.heatmaps.format import (
     Head,
     HeatmapAttributes,
     Row,
+    block_rows_of,
     fault_of_id,
     fault_of_length,
     fault_of_sha256,
     fault_of_shape,
 )
 from medtool.storage import TEMPORARY_PREFIX, output_error, place, write_whole
-
-_BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,8 @@ def _write(stream: IO[bytes], head: Head, layout: Layout, rows: Iterable[Row]) -
         stream.write(piece)
     count = 0
     stream_of_rows = iter(rows)
-    while block := list(itertools.islice(stream_of_rows, _BLOCK_ROWS)):
+    step = block_rows_of((layout.n, *types["heatmaps"][0]))
+    while block := list(itertools.islice(stream_of_rows, step)):
         for name, (shape, dtype) in types.items():
             values = _column(name, block, shape, dtype)
             stream.seek(places[name] + count * dtype.itemsize * math.prod(shape))

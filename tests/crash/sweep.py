@@ -59,6 +59,11 @@ def write_points(command: Sequence[str], work: Path, log: Path, *, all_threads: 
     follow = ["-f"] if all_threads else []
     ended = run(["strace", *follow, "-qq", "-y", "-e", f"trace={WRITES}", "-o", str(log), *command], work)
     assert ended.code == 0, ended.err
+    return points_of(log, work)
+
+
+def points_of(log: Path, work: Path) -> list[Point]:
+    """Return every write call in strace's log that touched ``work``."""
     counts: dict[tuple[str | None, str], int] = {}
     points = set()
     for line in log.read_text(errors="replace").splitlines():
