@@ -25,6 +25,8 @@ TEMPORARY_PREFIX = ".medtool-tmp-"
 LOCK_NAME = ".medtool-lock"
 PARTS_NAME = ".medtool-parts"
 
+_LEFT_BY_DESKTOPS = frozenset((".ds_store", ".directory", "thumbs.db", "desktop.ini"))
+
 _ADVICE = {
     errno.ENOSPC: "free some space, then run the same command again: what is finished is kept",
     errno.EDQUOT: "free some of your quota, then run the same command again: what is finished is kept",
@@ -134,6 +136,22 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def strangers(folder: Path) -> list[str]:
+    """Return the names of what lies in a folder, sorted, but for medtool's own hidden files and what desktops leave.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be listed.
+    """
+    own = (LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX)
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise OutputError(f"cannot list {folder}: {(error.strerror or str(error)).lower()}") from error
+    return [name for name in names if not name.startswith((*own, "._")) and name.lower() not in _LEFT_BY_DESKTOPS]
 
 
 def sha256_of(path: Path) -> str:

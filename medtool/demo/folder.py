@@ -22,16 +22,15 @@ from medtool.demo.patients import patients
 from medtool.demo.phantom import Case, Phantom
 from medtool.demo.readme import readme_of
 from medtool.demo.real import PICTURES, find_pictures
-from medtool.errors import InputError, OutputError, UsageError
+from medtool.errors import InputError, UsageError
 from medtool.manifest import Manifest, write_manifest
 from medtool.parallel import choose_workers, map_unordered
 from medtool.storage import (
-    LOCK_NAME,
-    TEMPORARY_PREFIX,
     locked,
     make_folder,
     output_error,
     read_json,
+    strangers,
     sweep_temporaries,
     write_json,
     write_whole,
@@ -191,7 +190,7 @@ def _refuse_or_clear(
                 f"not {options.images} {options.kind} of seed {options.seed}",
                 hint="another folder, or the same command with --overwrite",
             )
-        if others := _strangers(folder):
+        if others := strangers(folder):
             raise UsageError(
                 f"{folder} is not empty and no demo of this version (it holds {others[0]!r})",
                 hint="another folder, or the same command with --overwrite",
@@ -206,14 +205,6 @@ def _refuse_or_clear(
                 (folder / path).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def _strangers(folder: Path) -> list[str]:
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise OutputError(f"cannot list {folder}: {(error.strerror or str(error)).lower()}") from error
-    return [name for name in names if name != LOCK_NAME and not name.startswith(TEMPORARY_PREFIX)]
 
 
 def _paths(case: Case) -> tuple[str, str]:

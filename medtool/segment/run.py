@@ -18,12 +18,10 @@ from medtool.segment import results
 from medtool.segment.job import Context, Job, Task
 from medtool.segment.results import Row
 from medtool.storage import (
-    LOCK_NAME,
-    PARTS_NAME,
-    TEMPORARY_PREFIX,
     Parts,
     locked,
     make_folder,
+    strangers,
     sweep_temporaries,
     write_whole,
 )
@@ -207,13 +205,10 @@ def _open_result(listing: Listing, job: Job, made_with: dict[str, Any], *, overw
 
 
 def _refuse_strangers(job: Job) -> None:
-    ours = (LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX)
-    strangers = sorted(
-        path.name for path in job.out.iterdir() if not path.name.startswith(ours) and path != job.heatmaps
-    )
-    if strangers:
+    others = [name for name in strangers(job.out) if job.out / name != job.heatmaps]
+    if others:
         raise UsageError(
-            f"{job.out} holds other files ({', '.join(strangers[:3])}) and no result of medtool",
+            f"{job.out} holds other files ({', '.join(others[:3])}) and no result of medtool",
             hint="give a new or empty folder with --out",
         )
 

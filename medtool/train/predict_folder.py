@@ -19,7 +19,7 @@ from medtool.errors import LineageError, UsageError
 from medtool.runs import predictions
 from medtool.runs.asked import Asked
 from medtool.runs.choices import Task
-from medtool.storage import LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX, output_error, place, sha256_of, write_whole
+from medtool.storage import PARTS_NAME, TEMPORARY_PREFIX, output_error, place, sha256_of, strangers, write_whole
 from medtool.train.choices import Aggregation
 from medtool.train.patients_table import NAME as PATIENTS_NAME
 from medtool.train.patients_table import patients_csv
@@ -74,11 +74,10 @@ def opened(out: Path, now: Mapping[str, Any], *, overwrite: bool) -> dict[str, A
     """
     before = lineage.read_lineage(out)
     if before is None:
-        ours = (LOCK_NAME, PARTS_NAME, TEMPORARY_PREFIX)
-        strangers = sorted(path.name for path in out.iterdir() if not path.name.startswith(ours))
-        if strangers:
+        others = strangers(out)
+        if others:
             raise UsageError(
-                f"{out} holds other files ({', '.join(strangers[:3])}) and no result of medtool",
+                f"{out} holds other files ({', '.join(others[:3])}) and no result of medtool",
                 hint="give a new or empty folder with --out",
             )
         clear_parts(out)

@@ -508,6 +508,15 @@ def test_a_folder_with_other_files_in_it_is_not_written_to(
     assert sorted(tree(out)) == ["thesis.docx"]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._x"])
+def test_what_a_desktop_leaves_in_an_empty_folder_is_no_obstacle(
+    run: Callable[..., Any], lesion_folder: Path, out: Path, name: str
+) -> None:
+    out.mkdir()
+    (out / name).write_text("")
+    assert run(lesion_folder / "site0").code == 0
+
+
 def test_a_result_inside_the_image_folder_is_not_taken_for_images(
     medtool: Callable[..., Any], lesion_folder: Path
 ) -> None:
