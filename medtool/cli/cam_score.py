@@ -94,7 +94,8 @@ def cam_score(
 ) -> None:
     """Score heatmaps: by masks, by what the network answers without what they point at, and by random weights.
 
-    What the network was trained or chosen on is refused. Every value has its interval over patients.
+    What the network was trained or chosen on is refused. Every value has its interval over patients. With --out, the
+    same command goes on after an interruption.
     """
     if out is not None and not out.endswith(".json"):
         raise UsageError(f"--out is {out!r}; it must be the name of a .json file")
@@ -109,6 +110,7 @@ def cam_score(
 
     from medtool.cam.score.cases import Source, cases_of
     from medtool.cam.score.document import document_of
+    from medtool.cam.score.kept import kept_for
     from medtool.cam.score.run import Job, Watch, score_heatmaps
     from medtool.heatmaps import open_heatmaps
     from medtool.manifest import read_manifest
@@ -152,10 +154,12 @@ def cam_score(
             console.say("the manifest has no column 'patient': each image counts as a patient of its own")
         if run is not None:
             console.say(f"device {options.device}, {options.precision}")
-        found = score_heatmaps(job, options, Watch(console.say, console.steps))
+        kept = stack.enter_context(kept_for(None if out is None else Path(out)))
+        found = score_heatmaps(job, options, watch=Watch(console.say, console.steps), kept=kept)
         document = document_of(job, found, options, manifest_sha256=sha256_of(manifest), group=column)
-    if out is not None:
-        write_json(Path(out), document)
+        if out is not None:
+            write_json(Path(out), document)
+            kept.forget()
     _show(document)
     if found.failed:
         raise typer.Exit(ExitCode.PARTIAL)

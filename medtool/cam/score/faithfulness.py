@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,21 +21,28 @@ from torch import Tensor
 from medtool.cam.score.cases import Case, Source, read_picture
 from medtool.cam.score.imputation import LinearImputer
 from medtool.cam.score.judge import Judge, stacked
+from medtool.cam.score.kept import Kept, stamp_of
 from medtool.cam.score.metrics import Floats, Kind, Measured, Metric
 from medtool.cam.score.options import ScoreOptions
 from medtool.errors import InputError, reason_of
 from medtool.heatmaps.resize import resize_heatmap
 from medtool.images.reader import read_image
+from medtool.lineage import digest_of
 from medtool.protocols import Steps
 from medtool.runs.preprocessing import prepared
 
 if TYPE_CHECKING:
     from medtool.protocols import Heatmap
 
+#: Changes whenever the same network and map may get other scores.
+VERSION = 1
 #: Shares of the pixels that ROAD takes away.
 ROAD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 #: Of the blurred picture that pixels are taken from: standard deviation, as a share of the shorter side.
 BLUR_SIGMA = 0.05
+
+_MOST_TOGETHER = 8  # images that are finished together
+_NOT_FINITE = "the network's output for it is not a finite number"
 
 #: Name, and which direction is better.
 METRICS = {
@@ -180,54 +187,109 @@ def _area(curve: Floats) -> float:
 
 
 def faithfulness(
-    source: Source, cases: Sequence[Case], judge: Judge, options: ScoreOptions, *, progress: Steps
+    source: Source, cases: Sequence[Case], judge: Judge, options: ScoreOptions, *, kept: Kept, progress: Steps
 ) -> tuple[list[Measured], list[str]]:
     """Return the scores of one file's maps of some images, and why an image has none.
+
+    Images that are finished together do not depend on what was kept, so that a call which goes on ends like one that
+    was not interrupted.
 
     Raises
     ------
     UsageError
         If the file does not say which class its maps speak for.
     """
-    way = judge.preprocessing
-    imputer = LinearImputer(way.height, way.width)
+    work = _Work(source, judge, options)
     found: dict[str, Floats] = {name: np.full(len(cases), np.nan) for name in METRICS}
     reasons = [""] * len(cases)
+    size = max(1, min(_MOST_TOGETHER, -(-options.n_batch // _n_copies(options.steps))))
+    groups = [cases[start : start + size] for start in range(0, len(cases), size)]
+    place = 0
+    for group, rows in zip(groups, work.answers(groups, kept), strict=True):
+        for case, row in zip(group, rows, strict=True):
+            if isinstance(row, str):
+                reasons[place] = row
+            else:
+                for name in METRICS:
+                    found[name][place] = row[name]
+            place += 1
+            progress.advance(case.image_id)
+    measured = [Measured(Metric(name, Kind.FAITHFULNESS, better), found[name]) for name, better in METRICS.items()]
+    return measured, reasons
 
-    def read(place: int) -> Ready | str:
-        case = cases[place]
+
+class _Work:
+    """The way from groups of images to their scores."""
+
+    def __init__(self, source: Source, judge: Judge, options: ScoreOptions) -> None:
+        self._source, self._judge, self._options = source, judge, options
+        self._imputer = LinearImputer(judge.preprocessing.height, judge.preprocessing.width)
+
+    def answers(self, groups: Sequence[Sequence[Case]], kept: Kept) -> Iterator[list[dict[str, float] | str]]:
+        """Yield for each image of a group its scores or why there are none; images are read ahead by threads."""
+        threads = self._options.n_threads
+        with ThreadPoolExecutor(threads, thread_name_prefix="medtool-score") as pool:
+            waiting: deque[tuple[str, list[Future[Ready | str]] | None]] = deque()
+            coming = iter(groups)
+            ahead = 1 + -(-threads // max(map(len, groups), default=1))
+            try:
+                while True:
+                    while len(waiting) < ahead and (group := next(coming, None)) is not None:
+                        key = self._key(group)
+                        is_kept = kept.get(key) is not None
+                        waiting.append((key, None if is_kept else [pool.submit(self._read, case) for case in group]))
+                    if not waiting:
+                        return
+                    key, futures = waiting.popleft()
+                    earlier = kept.get(key)
+                    if earlier is not None:
+                        yield earlier["rows"]
+                        continue
+                    assert futures is not None
+                    rows = self._scored([future.result() for future in futures])
+                    kept.add(key, {"rows": rows})
+                    yield rows
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _key(self, group: Sequence[Case]) -> str:
+        """Return what decides the scores of a group: its images and maps, the network, and the options."""
+        file, options = self._source.file, self._options
+        facts = [
+            *(str(VERSION), file.content_hash, self._source.target, self._judge.sha256, str(options.steps)),
+            *(str(options.seed), options.device.partition(":")[0], options.precision, str(options.channels_last)),
+        ]
+        for case in group:
+            cells = (f"{name}={value}" for name, value in sorted(case.columns.items()))
+            facts.append("\0".join((case.image_id, stamp_of(case.path), *cells)))
+        return digest_of([*facts, *sorted(self._source.refused)])
+
+    def _read(self, case: Case) -> Ready | str:
+        way = self._judge.preprocessing
         try:
-            pixels, raw = picture_and_map(source, case, judge)
-            image = (pixels.astype(np.float32) - np.reshape(way.mean, (-1, 1, 1)) * 255) / np.reshape(
-                np.multiply(way.std, 255), (-1, 1, 1)
-            )
-            chance = np.random.default_rng([options.seed, place_in_noise(case.image_id)])
+            pixels, raw = picture_and_map(self._source, case, self._judge)
+            mean, std = (np.reshape(np.multiply(each, 255), (-1, 1, 1)) for each in (way.mean, way.std))
             return ready(
-                image.astype(np.float32),
+                ((pixels - mean) / std).astype(np.float32),
                 raw,
-                imputer=imputer,
-                chance=chance,
-                metadata=judge.metadata_of(case),
-                place=judge.place_of(source, case),
+                imputer=self._imputer,
+                chance=np.random.default_rng([self._options.seed, number_of(case.image_id)]),
+                metadata=self._judge.metadata_of(case),
+                place=self._judge.place_of(self._source, case),
             )
         except (InputError, OSError) as error:
             return reason_of(error)
 
-    for places, batch in _together(read, len(cases), options, of_one=_n_copies(options.steps)):
-        good = [(place, one) for place, one in zip(places, batch, strict=True) if isinstance(one, Ready)]
-        for place, one in zip(places, batch, strict=True):
+    def _scored(self, batch: Sequence[Ready | str]) -> list[dict[str, float] | str]:
+        answers = iter(_answers([one for one in batch if isinstance(one, Ready)], self._judge, self._options))
+        rows: list[dict[str, float] | str] = []
+        for one in batch:
             if isinstance(one, str):
-                reasons[place] = one
-        for (place, _), p in zip(good, _answers([one for _, one in good], judge, options), strict=True):
-            if np.isfinite(p).all():
-                for name, value in scores_of(p, steps=options.steps).items():
-                    found[name][place] = value
+                rows.append(one)
             else:
-                reasons[place] = "the network's output for it is not a finite number"
-        for place in places:
-            progress.advance(cases[place].image_id)
-    measured = [Measured(Metric(name, Kind.FAITHFULNESS, better), found[name]) for name, better in METRICS.items()]
-    return measured, reasons
+                p = next(answers)
+                rows.append(scores_of(p, steps=self._options.steps) if np.isfinite(p).all() else _NOT_FINITE)
+        return rows
 
 
 def picture_and_map(source: Source, case: Case, judge: Judge) -> tuple[npt.NDArray[np.uint8], Heatmap]:
@@ -245,35 +307,13 @@ def picture_and_map(source: Source, case: Case, judge: Judge) -> tuple[npt.NDArr
     return prepared(read_image(case.path).rgb, judge.preprocessing), raw
 
 
-def place_in_noise(image_id: str) -> int:
-    """Return a number that depends on an image's id alone."""
+def number_of(image_id: str) -> int:
+    """Return a number that depends on an image's id alone, for noise that is the same in any company."""
     return zlib.crc32(image_id.encode("utf-8", "surrogateescape"))
 
 
 def _n_copies(steps: int) -> int:
     return 2 + 2 * len(ROAD_SHARES) + 2 * (2 * steps - 1)
-
-
-def _together(
-    read: Callable[[int], Ready | str], n: int, options: ScoreOptions, *, of_one: int
-) -> Iterator[tuple[list[int], list[Ready | str]]]:
-    """Yield images in groups whose copies fill whole batches as well as may be, read ahead by threads."""
-    size = max(1, min(8, -(-options.n_batch // of_one)))
-    with ThreadPoolExecutor(options.n_threads, thread_name_prefix="medtool-score") as pool:
-        waiting: deque[tuple[list[int], list[Future[Ready | str]]]] = deque()
-        starts = iter(range(0, n, size))
-        ahead = 1 + -(-options.n_threads // size)
-        try:
-            while True:
-                while len(waiting) < ahead and (start := next(starts, None)) is not None:
-                    places = list(range(start, min(start + size, n)))
-                    waiting.append((places, [pool.submit(read, place) for place in places]))
-                if not waiting:
-                    return
-                places, futures = waiting.popleft()
-                yield places, [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _answers(batch: Sequence[Ready], judge: Judge, options: ScoreOptions) -> list[Floats]:

@@ -60,11 +60,14 @@ class Judge:
     ----------
     preprocessing
         How images are prepared for it.
+    sha256
+        Of its weights.
     """
 
     def __init__(self, run: Run, options: ScoreOptions, *, say: Callable[[str], None]) -> None:
         card = run.card
         self.classes, self.task, self.preprocessing = card.classes, card.task, card.preprocessing
+        self.sha256 = card.sha256
         self.device = torch.device(options.device)
         self.labels = Labels.of([run])
         self._options = options

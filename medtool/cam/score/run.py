@@ -19,6 +19,7 @@ from medtool.cam.score.cases import (
     read_picture,
     size_of,
 )
+from medtool.cam.score.kept import Kept
 from medtool.cam.score.localisation import Located, located, measured_of, thresholds_with
 from medtool.cam.score.metrics import Kind, Outcome
 from medtool.cam.score.options import ScoreOptions
@@ -96,8 +97,13 @@ class Found:
         return found
 
 
-def score_heatmaps(job: Job, options: ScoreOptions, watch: Watch) -> Found:
+def score_heatmaps(job: Job, options: ScoreOptions, *, watch: Watch, kept: Kept) -> Found:
     """Return the scores of each image.
+
+    Parameters
+    ----------
+    kept
+        What an earlier call has found, and where this one puts what it finds.
 
     Raises
     ------
@@ -124,7 +130,9 @@ def score_heatmaps(job: Job, options: ScoreOptions, watch: Watch) -> Found:
         watch.say("the manifest names no masks: localisation is not scored")
     if judge is not None:
         for number, (source, outcome) in enumerate(zip(job.sources, outcomes, strict=True)):
-            sanities[number] = _ask_network(source, scored, outcome, judge=judge, options=options, watch=watch)
+            sanities[number] = _ask_network(
+                source, scored, outcome, judge=judge, options=options, watch=watch, kept=kept
+            )
     for outcome in outcomes:
         for reasons in outcome.reasons.values():
             for case, reason in zip(scored, reasons, strict=True):
@@ -161,14 +169,21 @@ def _judge(job: Job, run: Run, options: ScoreOptions, watch: Watch) -> Judge:
 
 
 def _ask_network(
-    source: Source, scored: Sequence[Case], outcome: Outcome, *, judge: Judge, options: ScoreOptions, watch: Watch
+    source: Source,
+    scored: Sequence[Case],
+    outcome: Outcome,
+    *,
+    judge: Judge,
+    options: ScoreOptions,
+    watch: Watch,
+    kept: Kept,
 ) -> Sanity | None:
     """Add the faithfulness scores of one file to its outcome, and return its sanity check if one is asked for."""
     from medtool.cam.score.faithfulness import faithfulness
     from medtool.cam.score.sanity import sanity
 
     with watch.steps(len(scored), f"faithfulness of {source.file.path.name}") as progress:
-        measured, reasons = faithfulness(source, scored, judge, options, progress=progress)
+        measured, reasons = faithfulness(source, scored, judge, options, kept=kept, progress=progress)
     outcome.measured += measured
     outcome.reasons[Kind.FAITHFULNESS] = reasons
     if not options.sanity:

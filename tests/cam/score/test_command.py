@@ -339,3 +339,39 @@ def test_localisation_loads_no_torch(pictures: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_an_interrupted_call_goes_on_and_ends_like_one_that_was_not(
+    medtool: Run, pictures: Path, trained: Path, gradcam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medtool.cam.score import faithfulness
+
+    words = ("--split", "test", "--run", trained, "--device", "cpu", "--steps", 3, "--batch-size", 30)
+    whole = scored(medtool, gradcam, pictures, *words, "--out", tmp_path / "whole.json")
+    answers, asked = faithfulness._answers, []
+
+    def stopping(*given: Any) -> Any:
+        asked.append(len(given[0]))
+        if len(asked) == 6:
+            raise KeyboardInterrupt
+        return answers(*given)
+
+    monkeypatch.setattr(faithfulness, "_answers", stopping)
+    ended = medtool("cam", "score", gradcam, pictures, *words, "--out", tmp_path / "scores.json")
+    assert ended.code == 130
+    assert not (tmp_path / "scores.json").exists()
+    assert [path.name for path in tmp_path.glob(".medtool*")] == [".medtool-parts-scores.json"]
+    document = scored(medtool, gradcam, pictures, *words, "--out", tmp_path / "scores.json")
+    assert document == whole
+    assert (tmp_path / "scores.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert sum(asked[:5]) + sum(asked[6:]) == 16  # none of them twice
+    assert not list(tmp_path.glob(".medtool*"))
+
+
+def test_a_place_that_cannot_be_written_fails_before_the_work(
+    medtool: Run, pictures: Path, gradcam: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    ended = medtool("cam", "score", gradcam, pictures, "--split", "test", "--out", tmp_path / "file" / "scores.json")
+    assert ended.code == 1
+    assert "cannot write" in ended.err
