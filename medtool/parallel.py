@@ -159,6 +159,7 @@ def _one_thread_each() -> Iterator[None]:
 def _work(pipe: Connection, payload: bytes) -> None:
     """Body of a worker process: it ends with its parent, and leaves interrupts to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout = sys.stderr  # stdout is the parent's, for its data
     threading.Thread(target=_end_with_parent, daemon=True).start()
     function, setup = pickle.loads(payload)
     context = None

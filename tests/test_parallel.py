@@ -24,6 +24,7 @@ def fail_to_make_context() -> str:
 
 def square(context: str, item: int) -> int:
     assert context == "context"
+    print("noise")  # noqa: T201
     if item == 13:
         raise ImageError("thirteen", hint="take another")
     return item * item
@@ -46,7 +47,9 @@ def name_or_wait(context: str, item: Path) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_item_has_one_outcome_and_errors_stay_with_their_item(workers: int) -> None:
+def test_every_item_has_one_outcome_and_errors_stay_with_their_item(
+    workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcomes = list(map_unordered(square, range(20), setup=make_context, workers=workers))
     assert sorted(outcome.index for outcome in outcomes) == list(range(20))
     by_index = {outcome.index: outcome for outcome in outcomes}
@@ -54,6 +57,8 @@ def test_every_item_has_one_outcome_and_errors_stay_with_their_item(workers: int
     with pytest.raises(ImageError, match="thirteen") as caught:
         by_index[13].get()
     assert caught.value.hint == "take another"
+    if workers > 1:
+        assert "noise" not in capfd.readouterr().out  # stdout is for data, and workers have none
 
 
 def test_a_worker_that_dies_costs_one_item_and_the_rest_goes_on() -> None:

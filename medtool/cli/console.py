@@ -39,16 +39,33 @@ class Settings:
 
 
 settings = Settings()
+_data: TextIO | None = None
+
+
+@contextlib.contextmanager
+def data_only() -> Iterator[None]:
+    """Keep stdout for data while a command works: what plugins and libraries print goes to stderr."""
+    global _data  # noqa: PLW0603 - stdout is the process's own
+    before, _data = _data, _stdout()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _data = before
+
+
+def _stdout() -> TextIO:
+    return sys.stdout if _data is None else _data
 
 
 def out(line: str) -> None:
     """Write one line of data to stdout."""
-    _write(sys.stdout, inert(line))
+    _write(_stdout(), inert(line))
 
 
 def copy(data: bytes) -> None:
     """Write the bytes of a text file to stdout unaltered; on a terminal, which might obey them, inert."""
-    stream = sys.stdout
+    stream = _stdout()
     if stream is None or stream.closed:
         return
     if stream.isatty():
@@ -68,7 +85,7 @@ def copy(data: bytes) -> None:
 
 def show_json(document: Mapping[str, Any]) -> None:
     """Write one JSON document to stdout; ``format`` and ``version`` are its first keys. Non-ASCII is escaped."""
-    _write(sys.stdout, json.dumps(document, indent=2, allow_nan=False))
+    _write(_stdout(), json.dumps(document, indent=2, allow_nan=False))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -76,12 +93,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     cells = [[inert(str(cell)) for cell in row] for row in rows]
     if settings.quiet:
         for row in cells:
-            _write(sys.stdout, row[0])
+            _write(_stdout(), row[0])
         return
     lines = [list(header), *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
-        _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        _write(_stdout(), "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def say(line: str) -> None:
@@ -138,7 +155,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 def flush() -> None:
     """Hand everything written so far to its reader."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (_stdout(), sys.stderr):
         try:
             stream.flush()
         except OSError as error:
@@ -147,7 +164,7 @@ def flush() -> None:
 
 def _lost(stream: TextIO, error: OSError) -> None:
     """Go on without a reader that has seen enough (``| head -1``); results that cannot be delivered are a failure."""
-    if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+    if stream is _stdout() and not isinstance(error, BrokenPipeError):
         raise OutputError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

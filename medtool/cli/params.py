@@ -158,7 +158,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         console.settings.progress = not common["no_progress"]
         try:
             refuse_unknown_variables(context)
-            return function(**values)
+            with console.data_only():
+                return function(**values)
         except UsageError as error:
             error.hint = error.hint or f"{context.command_path} --help"
             raise

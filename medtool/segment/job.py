@@ -142,7 +142,7 @@ def answer(context: Context, prepared: Prepared | Row) -> Answered | Row:
         return Answered(prepared, mask, float(candidates.scores[best]))
     except OutputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever a plugin does is about this image
         return _failed(context, prepared.task, error)
 
 
@@ -227,7 +227,7 @@ def _write_overlay(context: Context, row: Row, image: Image, mask: BoolMask | No
     write_whole(target, draw.to_jpeg(overlay))
 
 
-def _failed(context: Context, task: Task, error: Exception) -> Row:
+def _failed(context: Context, task: Task, error: BaseException) -> Row:
     reason = reason_of(error)
     if isinstance(error, MedtoolError) and error.hint:
         reason = f"{reason}; try: {error.hint}"

@@ -94,6 +94,18 @@ def test_a_copy_that_cannot_be_delivered_is_one_clear_error(monkeypatch: pytest.
         console.copy(b"image,image_id\n")
 
 
+def test_what_a_plugin_prints_while_a_command_works_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.data_only():
+        print("noise")  # noqa: T201
+        console.show_json({"format": "medtool-x"})
+        console.out("data")
+        console.copy(b"a,b\n")
+    console.out("more data")
+    shown = capsys.readouterr()
+    assert shown.err == "noise\n"
+    assert shown.out == '{\n  "format": "medtool-x"\n}\ndata\na,b\nmore data\n'
+
+
 def test_without_a_terminal_progress_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with console.steps(2, "work") as progress:
         progress.advance()

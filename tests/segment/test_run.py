@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from medtool.heatmaps import HeatmapAttributes, write_heatmaps_file
+from medtool.segment.heatmap import HeatmapThreshold
 from tests.segment.conftest import lesion_image
 
 
@@ -525,6 +526,26 @@ def test_a_result_inside_the_image_folder_is_not_taken_for_images(
         ended = medtool("segment", lesion_folder, "--out", out, "--workers", 1, "--overlays")
         assert ended.code == 0, ended.err
         assert expected in ended.err
+
+
+def test_a_plugin_that_prints_and_gives_up_costs_a_row_and_no_json(
+    medtool: Callable[..., Any], lesion_folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def segment(self: HeatmapThreshold, embedding: Any, prompt: Any) -> Any:
+        print("noise")  # noqa: T201
+        if prompt.heatmap.shape[0] == 10:
+            raise SystemExit(3)
+        return whole(self, embedding, prompt)
+
+    whole = HeatmapThreshold.segment
+    monkeypatch.setattr(HeatmapThreshold, "segment", segment)
+    Image.fromarray(lesion_image(0)[0][:10]).save(lesion_folder / "small.png")
+    ended = medtool("segment", lesion_folder, "--out", out, "--segmenter", "heatmap", "--workers", 1, "--json")
+    assert ended.code == 4, ended.err
+    document = json.loads(ended.out)
+    assert document["failed"] == [{"image_id": "small.png", "reason": "SystemExit: 3"}]
+    assert len(document["done"]) == 6
+    assert "noise" in ended.err
 
 
 def test_quiet_gives_the_masks_paths_alone(run: Callable[..., Any], lesion_folder: Path, out: Path) -> None:
