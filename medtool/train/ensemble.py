@@ -18,6 +18,7 @@ from medtool.errors import InputError
 from medtool.runs.checkpoints import Card
 from medtool.runs.choices import Task
 from medtool.runs.folder import Run, check_together
+from medtool.runs.folding import fold_batch_norms
 from medtool.runs.forward import Normaliser, autocast
 from medtool.runs.network import load_network
 from medtool.runs.preprocessing import Preprocessing
@@ -159,6 +160,7 @@ class Ensemble:
         encoder = None if card.metadata is None else MetadataEncoder.of(card.metadata)
         with clear_memory_errors(self._options.device, task=f"the network of {member.run.folder}"):
             network = load_network(member.run.checkpoint, card)
+            fold_batch_norms(network)
             network = network.to(self._device, memory_format=layout)  # type: ignore[call-overload]
         return _Loaded(member, network, Normaliser(card.preprocessing, self._device, is_channels_last=is_last), encoder)
 

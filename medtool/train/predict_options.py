@@ -8,7 +8,8 @@ from medtool.errors import UsageError
 from medtool.parallel import cpu_count
 from medtool.train.choices import Aggregation, Views
 
-_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 128
+_BATCH_ON_GPU = 128
+_LEAST_ON_CPU, _MOST_ON_CPU = 8, 32  # few, as the next layer finds in the cache what the last one has written
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class PredictOptions:
     @property
     def n_batch(self) -> int:
         """How many images go to the device at once: the number asked for, else what suits the device."""
-        return self.batch_size or (_BATCH_ON_GPU if self.device.startswith("cuda") else _BATCH_ON_CPU)
+        on_cpu = min(_MOST_ON_CPU, max(_LEAST_ON_CPU, cpu_count()))
+        return self.batch_size or (_BATCH_ON_GPU if self.device.startswith("cuda") else on_cpu)
 
     @property
     def n_threads(self) -> int:

@@ -380,7 +380,7 @@ def test_where_memory_is_short_the_batch_is_halved_and_said(
 
     assert medtool("predict", one, strangers, "--out", tmp_path / "a").code == 0
     monkeypatch.setattr(ensemble.Ensemble, "_forward", small)
-    ended = medtool("predict", one, strangers, "--out", tmp_path / "b")
+    ended = medtool("predict", one, strangers, "--out", tmp_path / "b", "--batch-size", 16)
     assert ended.code == 0
     assert "memory does not suffice for 10 images at once; going on with 5" in ended.err
     np.testing.assert_allclose(probabilities(tmp_path / "a"), probabilities(tmp_path / "b"), atol=1e-6)
