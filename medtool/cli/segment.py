@@ -168,7 +168,7 @@ def segment(
     from medtool.segment.job import HEATMAPS_NAME, Job, heatmap_source, options_of
     from medtool.segment.run import RunOptions, segment_images
 
-    choice = choose_segmenter(segmenter, weights_file=weights, device=device, precision=precision)
+    choice = choose_segmenter(segmenter, weights_file=weights, device=device, precision=precision, has_runs=bool(run))
     folder = default_out(inputs, "masks") if out is None else Path(out)
     job = Job(
         folder,

@@ -46,7 +46,12 @@ class Choice:
 
 
 def choose_segmenter(
-    name: str, *, weights_file: Path | None = None, device: str = "auto", precision: str = "auto"
+    name: str,
+    *,
+    weights_file: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    has_runs: bool = False,
 ) -> Choice:
     """Resolve a segmenter's name, weights, device and precision.
 
@@ -57,6 +62,8 @@ def choose_segmenter(
         embedded one.
     weights_file
         Weights of one's own in the segmenter's published format, instead of the published ones.
+    has_runs
+        Whether trained networks make the heatmaps: ``device`` is for them then, whatever the segmenter is.
 
     Raises
     ------
@@ -77,15 +84,16 @@ def choose_segmenter(
     kind = registry.load("segmenter", name)
     path = _weights_for(name, kind.weights, weights_file)
     if not kind.needs_torch:
-        is_for_networks = device not in ("auto", "cpu") or precision not in ("auto", "fp32")
-        if is_for_networks and note:
+        unused = ["--device"] if device not in ("auto", "cpu") and not has_runs else []
+        unused += ["--precision"] if precision not in ("auto", "fp32") else []
+        if unused and note:
             from medtool.devices import resolve_device, resolve_precision  # a slip in them is one here too
 
             resolve_precision(precision, resolve_device(device))
-            note += "; --device and --precision are for networks and not used"
-        elif is_for_networks:
+            note += f"; {' and '.join(unused)} would be for a network, and this is none"
+        elif unused:
             raise UsageError(
-                f"the segmenter {name!r} works on the CPU without torch; --device and --precision mean nothing to it",
+                f"the segmenter {name!r} works on the CPU, without torch: {' and '.join(unused)} would mean nothing",
                 hint="leave them out, or choose a segmenter that uses them: medtool plugins list segmenters",
             )
         return Choice(name, kind.version, path, _hash(path), False, "cpu", "fp32", note)

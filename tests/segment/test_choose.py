@@ -46,9 +46,18 @@ def test_a_file_of_another_size_is_not_taken_and_named(shelf: Path) -> None:
 
 def test_device_and_precision_that_the_embedded_one_does_not_use_are_said_but_must_exist(shelf: Path) -> None:
     choice = choose_segmenter("auto", precision="bf16")
-    assert choice.note.endswith("--device and --precision are for networks and not used")
+    assert choice.note.endswith("--precision would be for a network, and this is none")
     assert (choice.device, choice.precision) == ("cpu", "fp32")
     with pytest.raises(UsageError, match="'gpu' is no device"):
         choose_segmenter("auto", device="gpu")
     with pytest.raises(UsageError, match="precision 'fp8'"):
         choose_segmenter("auto", precision="fp8")
+
+
+def test_a_device_for_the_networks_that_make_the_heatmaps_is_no_slip(shelf: Path) -> None:
+    with pytest.raises(UsageError, match="--device would mean nothing"):
+        choose_segmenter("heatmap", device="cuda")
+    choice = choose_segmenter("heatmap", device="cuda", has_runs=True)
+    assert (choice.device, choice.note) == ("cpu", "")
+    with pytest.raises(UsageError, match="--precision would mean nothing"):
+        choose_segmenter("heatmap", device="cuda", precision="bf16", has_runs=True)
