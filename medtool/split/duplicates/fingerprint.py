@@ -14,6 +14,8 @@ Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (20
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +31,7 @@ from medtool.split.duplicates.orientation import of_exif, turn, turn_spectra
 from medtool.split.duplicates.small import SmallPicture, is_small_picture
 
 if TYPE_CHECKING:
+    from medtool.images.image import ReducedImage
     from medtool.images.options import ReadOptions
 
 #: Changes whenever the fingerprint of one file may come out differently; cached ones of other versions are not used.
@@ -47,6 +50,7 @@ LEAST_PX: Final = 64
 N_COLOURS: Final = 8
 
 _MOST_KEPT_BYTES = 40_000  # of a small picture that may serve again
+_STACKED_BYTES = 1_000_000  # of pictures whose fingerprints are made together
 _FINEST = 0.05  # grey levels; the coarsest and finest coefficients that eight bits hold are 2^11.5 apart
 _PER_OCTAVE = 11.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
@@ -106,27 +110,75 @@ def fingerprint(path: Path, options: ReadOptions | None = None) -> Fingerprint:
 
 def fingerprint_of(data: bytes, *, sha256: str, options: ReadOptions | None = None) -> Fingerprint:
     """Return the fingerprint of an image file, given its bytes and their hash; raises as :func:`fingerprint` does."""
+    (made,) = completed([draft_of(data, sha256=sha256, options=options)])
+    return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """An image file that was decoded, and of which the fingerprint is still to be made.
+
+    Attributes
+    ----------
+    sha256, note, small
+        As in :class:`Fingerprint`.
+    image
+        None where there is no picture to compare.
+    """
+
+    sha256: str
+    image: ReducedImage | None
+    note: str = ""
+    small: SmallPicture | None = None
+
+
+def draft_of(data: bytes, *, sha256: str, options: ReadOptions | None = None) -> Draft:
+    """Decode an image file, given its bytes and their hash, for :func:`completed`; raises as :func:`fingerprint`."""
     try:
-        small = reduced(data, least_px=LEAST_PX, options=options)
+        image = reduced(data, least_px=LEAST_PX, options=options)
     except SeveralPagesError as error:
-        nothing = np.zeros((N_WAVES, N_WAVES), np.int8)
-        black = np.zeros((N_COLOURS, N_COLOURS, 3), np.uint8)
-        return Fingerprint(sha256, 0, 0, "", nothing, black, False, error.message)
-    height, width = small.size
-    turning = of_exif(small.orientation)
-    spectrum, colours = spectrum_of(small.rgb, size=small.size, step=small.step)
+        return Draft(sha256, None, error.message)
+    n_bytes = image.rgb.shape[0] * image.rgb.shape[1]
+    is_kept = is_small_picture(image) and n_bytes <= _MOST_KEPT_BYTES
+    return Draft(sha256, image, small=SmallPicture.of(image, data) if is_kept else None)
+
+
+def completed(drafts: Sequence[Draft]) -> list[Fingerprint]:
+    """Return the fingerprints of files that were decoded, in their order.
+
+    Those of one size are made together, which spares time and comes to the same.
+    """
+    alike: dict[tuple[tuple[int, ...], tuple[int, int], int], list[int]] = {}
+    for place, draft in enumerate(drafts):
+        if draft.image is not None:
+            alike.setdefault((draft.image.rgb.shape, draft.image.size, draft.image.step), []).append(place)
+    spectra = np.zeros((len(drafts), N_WAVES, N_WAVES), np.float32)
+    colours = np.zeros((len(drafts), N_COLOURS, N_COLOURS, 3), np.uint8)
+    for (shape, size, step), places in alike.items():
+        count = max(1, _STACKED_BYTES // math.prod(shape))
+        for some in (places[start : start + count] for start in range(0, len(places), count)):
+            pictures = [image.rgb for place in some if (image := drafts[place].image) is not None]
+            spectra[some], colours[some] = spectrum_of(np.stack(pictures), size=size, step=step)
+    return [_completed(*each) for each in zip(drafts, spectra, colours, strict=True)]
+
+
+def _completed(draft: Draft, spectrum: npt.NDArray[np.float32], colours: npt.NDArray[np.uint8]) -> Fingerprint:
+    image = draft.image
+    if image is None:
+        return Fingerprint(draft.sha256, 0, 0, "", encoded(spectrum), colours, False, draft.note)
+    height, width = image.size
+    turning = of_exif(image.orientation)
     if turning & orientations.TRANSPOSED:
         height, width = width, height
-    n_bytes = small.rgb.shape[0] * small.rgb.shape[1]
     return Fingerprint(
-        sha256,
+        draft.sha256,
         width,
         height,
-        small.format,
+        image.format,
         np.ascontiguousarray(turn_spectra(encoded(spectrum), turning)),
-        np.ascontiguousarray(turn(colours, turning)),
-        small.is_constant,
-        small=SmallPicture.of(small, data) if is_small_picture(small) and n_bytes <= _MOST_KEPT_BYTES else None,
+        turn(colours, turning).copy(),
+        image.is_constant,
+        small=draft.small,
     )
 
 
@@ -140,7 +192,7 @@ def spectrum_of(
     Parameters
     ----------
     rgb
-        Shape ``(height / step, width / step, 3)``, rounded up.
+        Shape ``(..., height / step, width / step, 3)``, rounded up: one picture, or several of one size.
     size
         Height and width of the picture itself; None is that of ``rgb``.
     step
@@ -149,15 +201,16 @@ def spectrum_of(
     Returns
     -------
     spectrum
-        Shape ``(16, 16)``, float32, in grey levels: by half waves down a column and along a row.
+        Shape ``(..., 16, 16)``, float32, in grey levels: by half waves down a column and along a row.
     colours
-        Shape ``(8, 8, 3)``, uint8: the mean of each of 8 × 8 equal parts.
+        Shape ``(..., 8, 8, 3)``, uint8: the mean of each of 8 × 8 equal parts.
     """
-    height, width = rgb.shape[:2] if size is None else size
+    height, width = rgb.shape[-3:-1] if size is None else size
     down, along = _means(height, step), _means(width, step)
-    lines = (down @ rgb.reshape(len(rgb), -1).astype(np.float32)).reshape(len(down), -1, 3)
-    spectrum = (lines[:N_WAVES] @ _LUMA) @ along[:N_WAVES].T
-    colours = np.rint(along[N_WAVES:] @ lines[N_WAVES:])
+    rows = rgb.reshape(*rgb.shape[:-2], -1).astype(np.float32)
+    lines = (down @ rows).reshape(*rgb.shape[:-3], len(down), -1, 3)
+    spectrum = (lines[..., :N_WAVES, :, :] @ _LUMA) @ along[:N_WAVES].T
+    colours = np.rint(along[N_WAVES:] @ lines[..., N_WAVES:, :, :])
     return spectrum.astype(np.float32, copy=False), colours.clip(0, 255).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ from medtool.images.reader import read_bytes
 from medtool.parallel import Outcome, WorkerDiedError, choose_workers, map_unordered
 from medtool.protocols import Steps
 from medtool.split.duplicates.cache import Cache, prefix_of
-from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Fingerprint, fingerprint_of
+from medtool.split.duplicates.fingerprint import N_COLOURS, N_WAVES, Draft, Fingerprint, completed, draft_of
 from medtool.split.duplicates.threads import have_few_processors, map_in_threads
 
 if TYPE_CHECKING:
@@ -225,9 +225,10 @@ def _batch(
     are_jpegs_only
         Files of other formats are left: their decoders may end the process that they run in.
     """
-    answers = [
+    read = [
         _LEFT if are_jpegs_only and not _is_named_jpeg(path) else _answer(known, path, are_jpegs_only) for path in paths
     ]
+    answers = _completed(read)
     return [replace(one, small=None) if is_lean and isinstance(one, Fingerprint) else one for one in answers]
 
 
@@ -235,7 +236,25 @@ def _is_named_jpeg(path: Path) -> bool:
     return path.suffix.lower() in _JPEG_NAMES
 
 
-def _answer(known: npt.NDArray[np.uint64], path: Path, is_jpeg_only: bool = False) -> _Answer:
+def _completed(answers: list[_Answer | Draft]) -> list[_Answer]:
+    """Return the answers with fingerprints in the place of drafts."""
+    drafts = [one for one in answers if isinstance(one, Draft)]
+    try:
+        made: list[_Answer] = [*completed(drafts)]
+    except Exception:  # not enough memory: by one
+        made = [_one_completed(draft) for draft in drafts]
+    rest = iter(made)
+    return [next(rest) if isinstance(one, Draft) else one for one in answers]
+
+
+def _one_completed(draft: Draft) -> _Answer:
+    try:
+        return completed([draft])[0]
+    except Exception as error:
+        return reason_of(error)
+
+
+def _answer(known: npt.NDArray[np.uint64], path: Path, is_jpeg_only: bool = False) -> _Answer | Draft:
     try:
         data = read_bytes(path)
         if is_jpeg_only and not data.startswith(_JPEG):
@@ -245,7 +264,7 @@ def _answer(known: npt.NDArray[np.uint64], path: Path, is_jpeg_only: bool = Fals
         place = np.searchsorted(known, prefix)
         if place < len(known) and known[place] == prefix:
             return _Hash(sha256)
-        return fingerprint_of(data, sha256=sha256)
+        return draft_of(data, sha256=sha256)
     except Exception as error:
         return reason_of(error)
 
@@ -256,8 +275,8 @@ def _answers(outcome: Outcome[list[_Answer]], batch: list[Path]) -> list[_Answer
         return outcome.get()
     answers: list[_Answer] = []
     for path in batch:
-        (alone,) = map_unordered(_answer, [path], setup=partial(_known, np.empty(0, np.uint64)), workers=2)
-        answers.append(alone.get() if alone.error is None else reason_of(alone.error))
+        (alone,) = map_unordered(_batch, [[path]], setup=partial(_known, np.empty(0, np.uint64)), workers=2)
+        answers += alone.get() if alone.error is None else [reason_of(alone.error)]
     return answers
 
 
@@ -272,7 +291,7 @@ def _kept_or_made(path: Path, answer: _Answer, kept: Cache) -> Fingerprint | str
     if found is not None:
         return found
     # Another file's hash begins with the same eight bytes.
-    made = _answer(np.empty(0, np.uint64), path)
+    (made,) = _batch(np.empty(0, np.uint64), [path])
     return made if isinstance(made, str) else _kept_or_made(path, made, kept)
 
 

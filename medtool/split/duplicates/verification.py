@@ -336,12 +336,12 @@ class _Windows:
         """Return the windows of what :func:`window_similarities` takes."""
         detail, other_detail = _detail(one, seen), _detail(other, seen)
         products = (detail * detail, other_detail * other_detail, detail * other_detail)
-        means = [_means(product, seen) for product in products]
-        n = means[0].size
+        power, other_power, mean = (_means(product, seen) for product in products)
+        n = mean.size
         if seen is not None:
             is_looked_at = _means(seen) >= _LEAST_SEEN
-            means = [mean[is_looked_at] for mean in means]
-        return cls(*means, n)
+            power, other_power, mean = power[is_looked_at], other_power[is_looked_at], mean[is_looked_at]
+        return cls(power, other_power, mean, n)
 
     def similarities(self, noise: float) -> npt.NDArray[np.float32] | None:
         """Return what :func:`window_similarities` returns."""

@@ -15,7 +15,7 @@ from medtool import parallel
 from medtool.split.duplicates import cache as caches
 from medtool.split.duplicates import fingerprints as module
 from medtool.split.duplicates.cache import SHARD, Cache, cache_path
-from medtool.split.duplicates.fingerprint import Fingerprint
+from medtool.split.duplicates.fingerprint import Fingerprint, fingerprint_of
 from medtool.split.duplicates.fingerprints import fingerprints_of
 from medtool.split.duplicates.verification import picture_of
 
@@ -34,13 +34,13 @@ def images(tmp_path):
 def made(monkeypatch):
     """Return a list that grows with every fingerprint that is made anew."""
     seen: list[str] = []
-    make = module.fingerprint_of
+    make = module.draft_of
 
     def counted(data, *, sha256):
         seen.append(sha256)
         return make(data, sha256=sha256)
 
-    monkeypatch.setattr(module, "fingerprint_of", counted)
+    monkeypatch.setattr(module, "draft_of", counted)
     return seen
 
 
@@ -172,7 +172,7 @@ def test_what_a_killed_run_had_written_is_used(tmp_path, images, made, monkeypat
     monkeypatch.setattr(caches, "_FLUSH_ROWS", 8)
     kept = Cache(tmp_path / "m.hashes")
     for path in images[:20]:
-        kept.add(module.fingerprint_of(path.read_bytes(), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+        kept.add(fingerprint_of(path.read_bytes(), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
     del kept  # as a kill does: the last four are lost
     (tmp_path / "m.hashes" / ".medtool-tmp-0123456789abcdef").write_bytes(b"half a shard")
     made.clear()
@@ -240,7 +240,7 @@ def test_several_runs_at_once_do_no_harm(tmp_path, images):
     stores = [Cache(folder) for _ in range(12)]
     for place, path in enumerate(images):
         data = path.read_bytes()
-        stores[place % 12].add(module.fingerprint_of(data, sha256=wanted.sha256[place]))
+        stores[place % 12].add(fingerprint_of(data, sha256=wanted.sha256[place]))
     for store in stores:
         store.close()
     assert len(list(folder.glob(SHARD))) < 12

@@ -12,7 +12,17 @@ from PIL import Image
 from medtool.errors import ImageError
 from medtool.images import ReadOptions, read_image
 from medtool.split.duplicates.candidates import part_hashes
-from medtool.split.duplicates.fingerprint import HASHED, decoded, encoded, fingerprint, hashes_of, spectrum_of
+from medtool.split.duplicates.fingerprint import (
+    HASHED,
+    completed,
+    decoded,
+    draft_of,
+    encoded,
+    fingerprint,
+    fingerprint_of,
+    hashes_of,
+    spectrum_of,
+)
 from medtool.split.duplicates.orientation import turn_spectra
 from tests.split.duplicates.conftest import CROPPED, PLAIN
 
@@ -194,3 +204,19 @@ def test_a_crop_has_nearly_the_hash_of_a_part_of_the_original(copies, copies_fin
     bits = np.array([np.bitwise_count(parts[one, 0] ^ parts[other]).min() for one, other in pairs])
     assert (bits <= 6).mean() >= 0.97
     assert np.array_equal(parts[:, 0], hashes_of(copies_fingerprints.spectra))
+
+
+def test_fingerprints_made_together_are_those_made_one_by_one():
+    chance = np.random.default_rng(3)
+    sizes = [(90, 70), (300, 200), (90, 70), (70, 90), (1024, 768), (1024, 768), (4000, 64), (90, 70)]
+    data = []
+    for number, size in enumerate(sizes):
+        tags = Image.Exif()
+        tags[0x0112] = 1 + number
+        data.append(jpeg(chance.integers(0, 256, (*size[::-1], 3), np.uint8), exif=tags))
+    drafts = [draft_of(one, sha256=str(number)) for number, one in enumerate(data)]
+    for number, together in enumerate(completed(drafts)):
+        alone = fingerprint_of(data[number], sha256=str(number))
+        assert (together.sha256, together.width, together.height) == (alone.sha256, alone.width, alone.height)
+        assert np.array_equal(together.spectrum, alone.spectrum)
+        assert np.array_equal(together.colours, alone.colours)
