@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "Pillow", "opencv-python-headless", "safetensors")
 
 
-def environment_of(device: str, precision: str) -> dict[str, Any]:
+def environment_of(device: str, precision: str, *, n_processes: int = 1) -> dict[str, Any]:
     """Return what a result may depend on beside its options. No name of the machine or its user is in it."""
     versions: dict[str, str | None] = {}
     for name in _PACKAGES:
@@ -36,6 +36,7 @@ def environment_of(device: str, precision: str) -> dict[str, Any]:
         "packages": versions,
         "device": device,
         "precision": precision,
+        "processes": n_processes,
         "devices": describe_devices(),
         "cuda": torch.version.cuda,
         "cudnn": cudnn,

@@ -321,7 +321,7 @@ class Training:
         n_images = 0
         watched: list[tuple[int, Batch, Tensor]] = []
         every = 1 if self.device.type == "cpu" else _CHECK_EVERY
-        label = f"epoch {epoch} of {options.epochs}"
+        label = f"epoch {epoch} of {options.epochs}{self._left()}"
         with contextlib.closing(batches), self.watch.steps(len(self.shares), label) as bar:
             for number, batch in enumerate(batches):
                 self.schedule.apply(self.optimizer, (epoch - 1) * len(self.shares) + number)
@@ -499,13 +499,18 @@ class Training:
 
     def _tell(self, line: dict[str, Any]) -> None:
         monitor = self.options.monitor
-        left_s = (self.options.epochs - self.done) * sum(one["seconds"] for one in self.history) / self.done
-        left = f", about {in_words(left_s)} left" if not self.is_over else ""
         is_best = "the best so far" if self.best["epoch"] == line["epoch"] else f"best {self.best['score']:.4f}"
         self.watch.say(
             f"epoch {line['epoch']} of {self.options.epochs}: train loss {line['train_loss']:.4f},"
-            f" val {monitor} {line['val'][monitor]:.4f} ({is_best}), {line['images_per_s']:g} images/s{left}"
+            f" val {monitor} {line['val'][monitor]:.4f} ({is_best}), {line['images_per_s']:g} images/s{self._left()}"
         )
+
+    def _left(self) -> str:
+        """Return in words how long the epochs that are left will take, by those that are over."""
+        if not self.done or self.is_over:
+            return ""
+        left_s = (self.options.epochs - self.done) * sum(one["seconds"] for one in self.history) / self.done
+        return f", about {in_words(left_s)} left"
 
 
 def logits_of(

@@ -181,7 +181,7 @@ def train_run(
     MedtoolError
         See :class:`medtool.train.loop.Training`, :func:`medtool.train.material.material_of` and the like.
     """
-    team = team or Alone()
+    team = team or Alone(work.device)
     check_unfreezing(options.unfreeze, options.epochs)
     material = _material(manifest, roles, options, unit=job.unit)
     card, encoder = _card(material, options)
@@ -213,7 +213,7 @@ def train_run(
         _prepare_torch(work)
         if team.rank == 0:
             on_images(hashes)
-            _write_opening(job, material, work)
+            _write_opening(job, material, work, n_processes=team.size)
         team.wait()
         metadata = None if encoder is None else encoder.encode(material.table)
         batches = Batches(pictures, material.targets, metadata, batch_size=options.batch_size, threads=work.n_threads)
@@ -350,13 +350,13 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write_opening(job: Job, material: Material, work: WorkOptions) -> None:
+def _write_opening(job: Job, material: Material, work: WorkOptions, *, n_processes: int) -> None:
     make_folder(job.out / checkpoints.FOLDER)
     table = material.table.with_columns(pl.Series("split", material.roles))
     kept = [name for name in ("image_id", "patient", "label", "split") if name in table.columns]
     write_whole(job.out / SPLIT_NAME, table.select(kept).write_csv().encode())
     write_whole(job.out / CONFIG_NAME, toml_of("train", job.config).encode())
-    write_json(job.out / ENVIRONMENT_NAME, environment_of(work.device, work.precision))
+    write_json(job.out / ENVIRONMENT_NAME, environment_of(work.device, work.precision, n_processes=n_processes))
 
 
 def _fresh(card: Card, start: Start, *, seed: int, say: Callable[[str], None]) -> nn.Module:

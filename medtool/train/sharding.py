@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from medtool.errors import UsageError, reason_of
 from medtool.train.launch import Place
 from medtool.train.team import Processes
 
@@ -30,10 +31,13 @@ class Sharded(Processes):
     def placed(self, network: nn.Module, layout: torch.memory_format) -> nn.Module:
         """Return the network, split; its weights stay in torch's own layout, as others cannot be split."""
         network = self.prepared(network).to(self.device)
-        for unit in _units(network):
-            unit.register_forward_hook(_without_views)
-            fully_shard(unit, mesh=self._mesh)
-        fully_shard(network, mesh=self._mesh)
+        try:
+            for unit in _units(network):
+                unit.register_forward_hook(_without_views)
+                fully_shard(unit, mesh=self._mesh)
+            fully_shard(network, mesh=self._mesh)
+        except (NotImplementedError, ValueError) as error:  # such as for a weight that is a single number
+            raise UsageError(f"the network cannot be split: {reason_of(error)}", hint="without --shard") from error
         return network
 
     def wrapped(self, network: nn.Module) -> nn.Module:

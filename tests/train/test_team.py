@@ -98,6 +98,7 @@ def test_two_processes_give_the_weights_of_one(of_one: Path, of_two: tuple[Path,
     out, ended = of_two
     assert ended.code == ExitCode.PARTIAL, ended.err
     assert_same(of_one, out)
+    assert json.loads((out / "environment.json").read_text())["processes"] == 2
     for one, two in zip(history(of_one), history(out), strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
         assert two["val"]["loss"] == pytest.approx(one["val"]["loss"], abs=1e-5)
