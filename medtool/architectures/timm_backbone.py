@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -94,13 +95,18 @@ class TimmArchitecture:
             If the network cannot take that size, as a vision transformer takes whole patches only.
         """
         resized = replace(self, input=replace(self.input, size=size))
+        refusal = f"{self.name} cannot take images of {size[0]}×{size[1]} pixels"
+        hint = f"its own size is {self.input.size[0]}×{self.input.size[1]}"
         try:
-            outputs_of(resized.build, size)
+            network, _ = outputs_of(resized.build, size)
         except Exception as error:  # timm's networks refuse a size in many kinds of error
-            raise UsageError(
-                f"{self.name} cannot take images of {size[0]}×{size[1]} pixels: {reason_of(error)}",
-                hint=f"its own size is {self.input.size[0]}×{self.input.size[1]}",
-            ) from error
+            raise UsageError(f"{refusal}: {reason_of(error)}", hint=hint) from error
+        embedding = getattr(network, "patch_embed", None)
+        patch = getattr(embedding, "patch_size", None)
+        # timm would leave out the pixels at the right and at the bottom that make no whole patch.
+        is_padded = getattr(embedding, "dynamic_img_pad", False)
+        if isinstance(patch, tuple) and not is_padded and any(map(operator.mod, size, patch)):
+            raise UsageError(f"{refusal}: they are not whole patches of {patch[0]}×{patch[1]}", hint=hint)
         return resized
 
     @property

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtool.architectures.builtin import MOBILENETV2, SWIN_T
+from medtool.architectures.builtin import MOBILENETV2, SWIN_T, VIT_B16
 from medtool.architectures.timm_backbone import TimmArchitecture, timm_architecture
 from medtool.errors import InputError, UsageError
 from tests.conftest import SHARED
@@ -177,3 +177,9 @@ def test_a_size_that_a_network_cannot_take_is_refused() -> None:
 
     assert "mobilenetv2 cannot take images of 0×64 pixels" in str(caught.value)
     assert caught.value.hint == "its own size is 224×224"
+
+
+def test_a_size_of_which_a_vision_transformer_would_leave_pixels_out_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot take images of 100×96 pixels: they are not whole patches of 16×16"):
+        VIT_B16.at_size((100, 96))
+    assert VIT_B16.at_size((96, 96)).input.size == (96, 96)
