@@ -51,6 +51,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def track(session: nox.Session) -> None:
+    """Check every tracker that ``medtool train --track`` knows; the suite has TensorBoard alone."""
+    session.install(".[test,track]")
+    session.run("pytest", "tests/train/test_trackers.py", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Run the property tests on new random examples, many more than the suite's."""
     session.install(".[test]")
