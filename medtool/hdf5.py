@@ -86,6 +86,8 @@ def _fault_of_layout(node: h5py.h5d.DatasetID) -> str:
     plan = node.get_create_plist()
     if plan.get_layout() == h5py.h5d.VIRTUAL:
         return "is a virtual data set, put together from other files, which is not read"
+    if node.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        return "has no shape"
     if plan.get_external_count():
         return "is stored in another file, which is not read"
     if any(plan.get_filter(index)[0] not in _FILTERS for index in range(plan.get_nfilters())):

@@ -142,7 +142,8 @@ def test_a_missing_image_is_named_with_the_nearest_one(cams: Path) -> None:
 def replace(file: h5py.File, name: str, **dataset: Any) -> None:
     if isinstance(dataset.get("data"), list):
         dataset["data"] = np.array(dataset["data"], dtype="S")
-    del file[name]
+    if name in file:
+        del file[name]
     file.create_dataset(name, **dataset)
 
 
@@ -151,6 +152,16 @@ def virtual(file: h5py.File) -> None:
     layout = h5py.VirtualLayout((3, 7, 5), np.float32)
     layout[:] = h5py.VirtualSource("other.h5", "heatmaps", (3, 7, 5))
     file.create_virtual_dataset("heatmaps", layout)
+
+
+def zeros(file: h5py.File) -> None:
+    replace(file, "heatmaps", data=np.zeros((3, 4096, 1024), "f4"), chunks=(1, 4096, 1024), compression="gzip")
+
+
+def list_attribute(file: h5py.File) -> None:
+    del file.attrs["layer"]
+    lists = h5py.h5t.vlen_create(h5py.h5t.NATIVE_INT32)
+    h5py.h5a.create(file.id, b"layer", lists, h5py.h5s.create(h5py.h5s.SCALAR))
 
 
 def link(name: str, target: Any) -> Callable[[h5py.File], None]:
@@ -229,6 +240,48 @@ BREAKS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     ),
     "a hash that is none": (lambda f: replace(f, "image_sha256", data=["", "abc", ""]), "image_sha256 1 is not 64"),
     "whole numbers as scores": (lambda f: replace(f, "score", data=np.arange(3)), "score must be"),
+    "chunks that are not there": (
+        lambda f: replace(f, "heatmaps", shape=(3, 4096, 4096), dtype="f4", chunks=(1, 64, 64)),
+        "heatmaps claims 201326592 bytes and stores 0",
+    ),
+    "a bomb of zeros": (zeros, "heatmaps claims 50331648 bytes and stores"),
+    "maps of many classes that fill the memory": (
+        lambda f: replace(f, "heatmaps", shape=(3, 4096, 256, 256), dtype="f4", chunks=(1, 1, 256, 256)),
+        "heatmaps of an image take 1073741824 bytes",
+    ),
+    "classes without their maps": (lambda f: replace(f, "classes", data=["x"]), r"'classes' goes with \(n, k, h, w\)"),
+    "maps of classes without names": (
+        lambda f: replace(f, "heatmaps", data=np.zeros((3, 2, 7, 5), "f4")),
+        r"'classes' goes with \(n, k, h, w\)",
+    ),
+    "fewer targets than maps": (lambda f: replace(f, "target", data=["x"]), r"target must be \(3,\) strings"),
+    "an unknown way of having seen an image": (
+        lambda f: replace(f, "seen", data=["", "perhaps", ""]),
+        "seen 1 is none of '', 'train', 'val': 'perhaps'",
+    ),
+    "numbers of another kind as keys": (lambda f: replace(f, "key", data=np.zeros(3)), r"key must be \(3,\) uint64"),
+    "flags of another kind": (lambda f: replace(f, "flag", data=np.zeros(3)), r"flag must be \(3,\) uint8"),
+    "a spread of another shape": (
+        lambda f: replace(f, "spread", data=np.zeros((3, 5, 7), "f4")),
+        r"spread must be \(3, 7, 5\) float32",
+    ),
+    "sums of another kind": (lambda f: replace(f, "checksum", data=np.zeros(3)), r"checksum must be \(3,\) uint32"),
+    "a sum too few": (lambda f: replace(f, "checksum", data=np.zeros(2, "u4")), r"checksum must be \(3,\) uint32"),
+    "a text as lineage": (lambda f: replace(f, "lineage", data=np.bytes_("{}")), "lineage must be at most"),
+    "an endless lineage": (
+        lambda f: replace(f, "lineage", shape=(1 << 40,), dtype="u1", chunks=(1 << 20,)),
+        "lineage must be at most",
+    ),
+    "maps of no shape": (lambda f: replace(f, "heatmaps", data=h5py.Empty("f4")), "heatmaps has no shape"),
+    "a list of any length as an attribute": (list_attribute, "attribute 'layer' must be one text or number"),
+    "a reference as an attribute": (
+        lambda f: f.attrs.__setitem__("layer", f["score"].ref),
+        "attribute 'layer' must be one text or number",
+    ),
+    "a huge attribute": (
+        lambda f: f.attrs.__setitem__("layer", np.zeros(8000, "u1")),
+        "attribute 'layer' must be one text or number",
+    ),
 }
 
 
@@ -243,6 +296,68 @@ def test_a_file_that_breaks_a_rule_is_refused_in_one_line_that_names_it(cams: Pa
     assert str(cams) in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+def test_groups_in_groups_and_in_themselves_are_not_walked_through(cams: Path) -> None:
+    with h5py.File(cams, "r+") as file:
+        group = file
+        for _ in range(500):
+            group = group.create_group("deeper")
+        group["up"] = file["/"]
+        group["again"] = group
+
+    with open_heatmaps(cams) as file:
+        assert list(file.faults()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"[" * 100_000, "its lineage is no JSON"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "its lineage is no JSON"),
+        (b"[]", "its lineage is no JSON object"),
+        (b'{"made_with": []}', "does not say what the maps were made with"),
+        (b'{"made_with": {}, "outputs": []}', "does not say what the maps were made with"),
+        (b'{"made_with": {}, "outputs": {"failed": 1}}', "does not say what the maps were made with"),
+    ],
+)
+def test_a_lineage_that_says_nothing_is_an_error(cams: Path, medtool: Any, text: bytes, reason: str) -> None:
+    with h5py.File(cams, "r+") as file:
+        del file.attrs["checksum"]
+        file["lineage"] = np.frombuffer(text, np.uint8)
+
+    with open_heatmaps(cams) as file, pytest.raises(InputError, match=reason):
+        assert file.lineage
+    ended = medtool("cam", "info", cams)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+
+
+def test_damaged_rows_are_named_one_by_one_where_that_is_asked_for(cams: Path, medtool: Any) -> None:
+    with h5py.File(cams, "r+") as file:
+        file["image_sha256"][2] = b"C" * 64
+        file["flag"][0] = 200
+
+    with pytest.raises(InputError, match="image_sha256 2 is not 64"):
+        open_heatmaps(cams)
+    with open_heatmaps(cams, keeps_damaged=True) as file:
+        changed = "has changed since it was written: a bit was flipped"
+        assert list(file.faults()) == [(IDS[0], changed), (IDS[2], changed)]
+    ended = medtool("cam", "verify", cams)
+    assert ended.code == 4
+    assert ended.out.splitlines() == [f"a/first: the heatmap {changed}", f"third: the heatmap {changed}"]
+
+
+def test_a_row_of_which_a_bit_has_changed_is_not_listed_as_if_it_were_whole(cams: Path, medtool: Any) -> None:
+    with h5py.File(cams, "r+") as file:
+        file["score"][2] = 0.25
+        file["flag"][0] = 200
+
+    ended = medtool("cam", "info", cams, "--images")
+
+    assert [line.split(",")[1] for line in ended.out.splitlines()[1:]] == ["damaged", "done", "damaged"]
+    assert "0.25" not in ended.out
+    assert "flag 200 1" in medtool("cam", "info", cams).out
 
 
 def test_a_virtual_data_set_and_external_storage_do_not_touch_their_sources(cams: Path, tmp_path: Path) -> None:

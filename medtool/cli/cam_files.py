@@ -67,7 +67,10 @@ def _write_rows(file: HeatmapFile) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("image_id", "status", "target", "score", "flag", "seen", "image_sha256", "reason"))
-    for row in file.rows():
+    for row, fault in file.examined():
+        if fault:
+            writer.writerow((row.image_id, "damaged", "", "", "", "", "", fault))
+            continue
         targets = file.classes or (row.target,)
         for target, score, flag in zip(targets, row.scores, row.flags, strict=True):
             name = "" if not flag else Flag(flag).name.lower()
@@ -87,7 +90,8 @@ def _show(file: HeatmapFile) -> None:
 
     from medtool.heatmaps import Flag
 
-    flagged = Counter(Flag(int(flag)).name.lower() for flag in file.flags().ravel() if flag)
+    names = {flag.value: flag.name.lower() for flag in Flag}
+    flagged = {names.get(flag, f"flag {flag}"): count for flag, count in file.count_flags().items()}
     seen = Counter(role for role in map(file.seen_of, file.ids) if role)
     targets = Counter(name for name in map(file.target_of, file.ids) if name)
     lineage = file.lineage or {}
@@ -147,7 +151,7 @@ def verify(
     """
     from medtool.heatmaps import open_heatmaps
 
-    with open_heatmaps(cams) as file:
+    with open_heatmaps(cams, keeps_damaged=True) as file:
         faults = {name: f"the heatmap {reason}" for name, reason in file.faults()}
         n_images = len(file)
         if inputs:

@@ -44,7 +44,7 @@ def _fault_of(found: h5py.Dataset, name: str, maps: tuple[int, ...]) -> str:
         wanted = f"at most {MAX_LINEAGE_BYTES} uint8"
     elif name == "score":
         is_right = found.shape == rows + several and found.dtype.newbyteorder("=") in (np.float32, np.float64)
-        wanted = f"{rows + several} floats"
+        wanted = f"{rows + several} float32 or float64"
     else:
         shape = {"flag": rows + several, "spread": maps}.get(name, rows)
         is_right = found.shape == shape and found.dtype.newbyteorder("=") == np.dtype(_KINDS[name])

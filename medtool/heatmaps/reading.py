@@ -91,7 +91,8 @@ class HeatmapFile:
                 self._block_rows = block_rows_of(self._file["heatmaps"].shape)
                 self.attributes = self._read_attributes()
                 self.classes = self._read_classes()
-                if not (keeps_damaged and self.has_checksums):
+                self._is_strict = not (keeps_damaged and self.has_checksums)
+                if self._is_strict:
                     self._check_texts()
         except BaseException:
             self._file.close()
@@ -119,7 +120,7 @@ class HeatmapFile:
     def ids(self) -> tuple[str, ...]:
         """Image ids, in the order of the file."""
         with self._naming():
-            return tuple(self._texts("image_id"))
+            return tuple(self._texts("image_id") if self._is_strict else self._block("image_id", 0, len(self)))
 
     @functools.cached_property
     def _rows(self) -> dict[str, int]:
