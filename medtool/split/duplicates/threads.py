@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Final, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -62,14 +63,17 @@ def map_in_threads(
     if threads <= 1:
         yield from map(outcome, range(len(items)))
         return
+    count = min(threads, MOST_THREADS, max(1, len(items)))
+    waiting = iter(range(len(items)))
     # A product of small matrices that is shared out among threads takes longer than one that is not.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(min(threads, MOST_THREADS, max(1, len(items)))) as pool,
-    ):
-        futures = [pool.submit(outcome, index) for index in range(len(items))]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
+        # Few at a time, as each keeps what it returns.
+        pending = {pool.submit(outcome, index) for index in islice(waiting, 2 * count)}
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                pending |= {pool.submit(outcome, index) for index in islice(waiting, len(done))}
+                for future in done:
+                    yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

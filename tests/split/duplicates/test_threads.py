@@ -60,6 +60,15 @@ def test_matrix_products_are_not_shared_out_among_further_threads_meanwhile():
     assert threads_of_blas(None, None) == before
 
 
+def test_only_a_few_answers_wait_to_be_taken_so_that_memory_does_not_grow_with_the_items():
+    done = []
+    outcomes = map_in_threads(lambda _, item: done.append(item), range(1000), setup=dict, threads=2)
+    next(outcomes)
+    time.sleep(0.2)
+    assert len(done) <= 8
+    assert len(list(outcomes)) == 999
+
+
 def test_who_stops_asking_stops_the_work():
     done = []
 
