@@ -9,7 +9,9 @@ The rule, by what timm says of its networks (``feature_info``) and what the laye
 3. If that gives tokens ``(n, tokens, channels)``, or a map with the channels last: the first normalisation of its last
    block, ``norm1``; where that has the channels last too, as in Swin, ``norm2``, which gives tokens. Behind the last
    block, a network that classifies by its class token has no gradient at the other tokens.
-4. If the block has neither, the module itself, if it gives tokens.
+4. If the block has neither, the module itself, if it gives tokens, or a map with the channels last.
+5. If timm lists no such module, and the network pools by a mean, so that each cell of its last map counts: the last of
+   the network's own children that gives a map or tokens.
 
 The network is built and run without memory or arithmetic (torch's meta device), so that this takes no weights and, for
 any size of network, about a second.
@@ -93,7 +95,7 @@ def _chosen(network: nn.Module, shapes: Shapes) -> str | None:
     last = (listed if isinstance(listed, list) else listed.info)[-1]
     name, channels = last.get("module"), last.get("num_chs")
     if name not in shapes:
-        return None
+        return _last_before_mean(network, shapes)
     if _is_map(shapes[name]) and shapes[name][1] == channels:
         return _seen_by_pooling(network, shapes, name)
     return _tokens_of_last_block(shapes, name)
@@ -119,11 +121,19 @@ def _tokens_of_last_block(shapes: Shapes, name: str) -> str | None:
         within = [layer for layer in shapes if layer.startswith(f"{name}.") and layer.endswith(f".{norm}")]
         if within and _is_tokens(shapes[within[-1]]):
             return within[-1]
-    return name if _is_tokens(shapes[name]) else None
+    return name if _is_tokens(shapes[name]) or _is_map(shapes[name]) else None
+
+
+def _last_before_mean(network: nn.Module, shapes: Shapes) -> str | None:
+    pooling = getattr(network, "global_pool", "")
+    if getattr(pooling, "pool_type", pooling) != "avg":
+        return None
+    own = [child for child, shape in shapes.items() if "." not in child and (_is_map(shape) or _is_tokens(shape))]
+    return own[-1] if own else None
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[2] * shape[3] > 1
+    return len(shape) == 4 and shape[2] * shape[3] > 1 and shape[1] > 1
 
 
 def _is_tokens(shape: tuple[int, ...]) -> bool:

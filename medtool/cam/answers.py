@@ -24,13 +24,6 @@ def selected(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets)
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Return probabilities ``(n, classes)`` that sum to 1."""
-    if logits.shape[1] == 1:
-        return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
-    return logits.softmax(1)
-
-
 def classes_of(logits: Tensor, targets: Tensor | Target) -> Tensor:
     """Return the classes ``(n, k)`` that maps are wanted for.
 

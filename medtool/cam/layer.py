@@ -69,8 +69,9 @@ def grid_of(network: nn.Module, name: str, shape: Sequence[int], image: tuple[in
     """Return how a layer's output lies over the image.
 
     Maps have their channels first or last: the axes whose numbers are those of the image, reduced by one factor, are
-    its height and width. Of tokens, those before the cells are as many as the network says (``num_prefix_tokens``), and
-    the cells are its patches, or as many as a later stage keeps of them, in the image's proportions.
+    its height and width; where both could be, those that make cells squares, or else what the network says. Of tokens,
+    those before the cells are as many as the network says (``num_prefix_tokens``), and the cells are its patches, or as
+    many as a later stage keeps of them, in the image's proportions.
 
     Parameters
     ----------
@@ -102,10 +103,16 @@ def grid_of(network: nn.Module, name: str, shape: Sequence[int], image: tuple[in
 
 
 def _grid_of_map(network: nn.Module, name: str, shape: Sequence[int], image: tuple[int, int]) -> Grid | None:
-    fits_first, fits_last = (_fits(size, image) for size in (tuple(shape[2:]), tuple(shape[1:3])))
-    if fits_first and fits_last:  # as many channels as cells along a side: what the network says of its maps decides
-        said = (getattr(module, "output_fmt", None) for module in _around(network, name))
-        fits_first = str(next((each for each in said if each is not None), "NCHW")).rpartition(".")[2] != "NHWC"
+    first, last = tuple(shape[2:]), tuple(shape[1:3])
+    fits_first, fits_last = _fits(first, image), _fits(last, image)
+    if fits_first and fits_last:  # as many channels as there could be cells along a side
+        off_first, off_last = (abs(size[0] * image[1] - size[1] * image[0]) for size in (first, last))
+        if off_first == off_last:  # what the network says of its maps decides
+            said = (getattr(module, "output_fmt", None) for module in _around(network, name))
+            is_last = str(next((each for each in said if each is not None), "NCHW")).rpartition(".")[2] == "NHWC"
+        else:  # cells are squares
+            is_last = off_last < off_first
+        fits_first = not is_last
     if fits_first:
         return Grid(shape[2], shape[3])
     return Grid(shape[1], shape[2], is_channels_last=True) if fits_last else None

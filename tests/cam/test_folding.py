@@ -25,7 +25,7 @@ def names(net: nn.Module, folding: Folding) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "n_pairs"), [("resnet", 15), ("mobilenetv2", 52), ("efficientnet", 16), ("densenet", 9), ("vit", 0)]
+    ("kind", "n_pairs"), [("resnet", 15), ("mobilenetv2", 52), ("efficientnet", 13), ("densenet", 9), ("vit", 0)]
 )
 def test_the_folded_network_answers_the_same(kind: str, n_pairs: int) -> None:
     net, layer = network(kind), KINDS[kind].layer
