@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import enum
+import errno
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "heatmaps.csv"
 _HEADER = ("image_id", "target", "status", "reason", "file", "height", "width", "peak", "score", "image_sha256")
+#: A name that is too long, that the file system does not take, or that wants a folder where there is a file.
+_OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_MAX_DEPTH = 64
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))})
 
 
@@ -149,8 +153,11 @@ def _written(
                 raise InputError(f"its file would be {name}, which another image's is")
             make_folder((out / name).parent)
             write_whole(out / name, data)
-        except OutputError:
-            raise
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) not in _OF_ONE_NAME:
+                raise
+            yield _Row(image_id, spoken, reason=reason_of(error))
+            continue
         except (MedtoolError, OSError) as error:
             yield _Row(image_id, spoken, reason=reason_of(error))
             continue
@@ -205,11 +212,16 @@ def _name_of(image_id: str, target: str, suffix: str) -> str:
     path = PurePosixPath(image_id)
     is_plain = not path.is_absolute() and all(part not in ("", ".", "..") for part in image_id.split("/"))
     if not is_plain or any(character in image_id for character in "\\:\0"):
-        raise InputError(f"an image id like {image_id!r} cannot be the name of a file below a folder")
-    if any(part.split(".")[0].lower() in _RESERVED or part.endswith((".", " ")) for part in path.parts):
-        raise InputError(f"an image id like {image_id!r} cannot be the name of a file on every system")
+        raise InputError(f"an image id like {_cut(image_id)} cannot be the name of a file below a folder")
+    is_reserved = any(part.split(".")[0].lower() in _RESERVED or part.endswith((".", " ")) for part in path.parts)
+    if is_reserved or len(path.parts) > _MAX_DEPTH:
+        raise InputError(f"an image id like {_cut(image_id)} cannot be the name of a file on every system")
     plain = "".join(character if character.isalnum() or character in "-_ ." else "_" for character in target)
     return f"{image_id}{plain}{suffix}"
+
+
+def _cut(image_id: str) -> str:
+    return repr(image_id) if len(image_id) <= 80 else f"{image_id[:80]!r}..."
 
 
 def _csv(rows: Iterable[_Row]) -> bytes:

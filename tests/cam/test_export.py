@@ -115,6 +115,20 @@ def test_ids_that_would_leave_the_folder_are_errors_of_their_images(
     assert sorted(path.name for path in tmp_path.rglob("*.npy")) == ["fine.npy"]
 
 
+def test_ids_that_no_file_can_be_called_are_errors_of_their_images(medtool: Run, tmp_path: Path) -> None:
+    ids = ["a", "a.npy/b", "b" * 300, "c/" * 2000 + "c", "z"]
+    maps = np.random.default_rng(1).random((len(ids), 2, 2)).astype(np.float32)
+    write_heatmaps_file(tmp_path / "cams.h5", maps, image_ids=ids, attributes=MADE)
+
+    ended = medtool("cam", "export", tmp_path / "cams.h5", "--format", "npy", "--out", tmp_path / "maps")
+
+    assert ended.code == 4, ended.err
+    found = {name: (row["status"], row["reason"]) for name, row in index(tmp_path / "maps").items()}
+    assert [status for status, _ in found.values()] == ["done", "failed", "failed", "failed", "done"]
+    assert "name too long" in found[ids[2]][1]
+    np.testing.assert_array_equal(np.load(tmp_path / "maps/z.npy"), maps[4])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

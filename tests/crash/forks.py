@@ -23,7 +23,7 @@ from typing import Any
 from tests.crash.sweep import ACTIONS, ENVIRONMENT, WRITES, Ended, Point, points_of
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LET_ANY_PROCESS_TRACE = 0x59616D61  # PR_SET_PTRACER; without it some systems let only parents trace
+_END_WITH_PARENT, _LET_ANY_PROCESS_TRACE = 1, 0x59616D61  # PR_SET_PDEATHSIG, PR_SET_PTRACER
 
 
 class Process:
@@ -161,7 +161,9 @@ def _command(question: dict[str, Any]) -> None:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        ctypes.CDLL(None).prctl(_LET_ANY_PROCESS_TRACE, -1, 0, 0, 0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_END_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
+            ctypes.CDLL(None).prctl(_LET_ANY_PROCESS_TRACE, -1, 0, 0, 0)  # some systems let only parents trace
         (folder / "gate").read_text()
         from medtool.cli.app import main
 
