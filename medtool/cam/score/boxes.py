@@ -31,12 +31,14 @@ def boxes_of_labels(labels: npt.NDArray[np.integer[Any]]) -> Boxes:
 def boxes_of_map(heatmap: Heatmap, threshold: float) -> tuple[Boxes, npt.NDArray[np.float32]]:
     """Return the boxes of the connected parts from a value on, and the highest value in each part."""
     boxes, numbers = _parts(heatmap >= threshold)
-    peaks = np.full(len(boxes) + 1, -np.inf, np.float32)
     if len(boxes) == 1:
-        peaks[1] = heatmap.max()
-    elif len(boxes):
-        np.maximum.at(peaks, numbers.ravel(), heatmap.ravel())
-    return boxes, peaks[1:]
+        return boxes, heatmap.max(keepdims=True)[0]
+    peaks = np.empty(len(boxes), np.float32)
+    for place, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        inside = heatmap[top:bottom, left:right]
+        # The box may hold pixels of other parts.
+        peaks[place] = inside[numbers[top:bottom, left:right] == place + 1].max()
+    return boxes, peaks
 
 
 def _parts(mask: BoolMask) -> tuple[Boxes, npt.NDArray[np.int32]]:
