@@ -120,10 +120,11 @@ def start_from(network: nn.Module, checkpoint: Path, card: Card) -> list[str]:
     changed: list[str] = []
     if theirs.classes != card.classes:
         n_own, n_theirs = len(card.classes), len(theirs.classes)
+        # In the network's order: a file of safetensors is read in any.
         changed = [
             name
-            for name, value in state.items()
-            if name in own and value.shape[:1] == (n_theirs,) and _is_last(name, own, n_own)
+            for name in own
+            if name in state and state[name].shape[:1] == (n_theirs,) and _is_last(name, own, n_own)
         ]
     is_trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     fill(network, {**state, **{name: own[name] for name in changed}}, path=checkpoint, what=card.architecture)
