@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
+import sys  # and no more: whatever is imported here is where an interrupt gives a traceback
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Start; an interrupt while the command line is still being loaded ends like one later on."""
     try:
         from medtool.cli.app import main as start

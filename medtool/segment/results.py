@@ -158,6 +158,10 @@ def row_from(values: Mapping[str, str]) -> Row:
         name = str(values.get("image_id", ""))
         raise InputError(f"the row of {name!r} in {TABLE_NAME} is damaged: not {len(COLUMNS)} values", hint=way_out)
     row = Row(**values)
+    if row.status not in ("done", "failed"):
+        raise InputError(
+            f"the row of {row.image_id!r} in {TABLE_NAME} is damaged: its status is {row.status!r}", hint=way_out
+        )
     mask = PurePosixPath(row.mask)
     if row.is_done and (mask.is_absolute() or ".." in mask.parts or mask.parts[:1] != (MASKS_FOLDER,)):
         raise InputError(

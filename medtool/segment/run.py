@@ -192,6 +192,12 @@ def _open_result(listing: Listing, job: Job, made_with: dict[str, Any], *, overw
         return None
     now = {"command": "segment", "made_with": made_with}
     if before.get("command") == "segment":
+        table = job.out / results.TABLE_NAME
+        if before["status"] == "finished" and not table.exists() and not overwrite:
+            raise LineageError(
+                f"{table} is gone, and nothing else says whether the masks there were changed since",
+                hint="another folder with --out, or --overwrite to replace what is there",
+            )
         same = not lineage.differences(before["made_with"], made_with)
         rows = _known_rows(job.out)
         if not same and not rows:

@@ -248,6 +248,27 @@ def test_a_mask_corrected_by_hand_is_not_replaced_without_overwrite(
     assert tree(out) == before
 
 
+def test_a_result_without_its_table_or_with_a_damaged_one_is_not_written_over(
+    run: Callable[..., Any], lesion_folder: Path, out: Path
+) -> None:
+    run(lesion_folder)
+    table = out / "masks.csv"
+    text = table.read_text(encoding="utf-8")
+    before = tree(out / "masks")
+    table.write_text(text.replace(",done,", ",DONE,"), encoding="utf-8")
+    ended = run(lesion_folder)
+    assert ended.code == 1
+    assert "its status is 'DONE'" in ended.err
+    table.unlink()
+    ended = run(lesion_folder)
+    assert ended.code == 1
+    assert "masks.csv is gone" in ended.err
+    assert "--overwrite" in ended.err
+    assert tree(out / "masks") == before
+    assert run(lesion_folder, "--overwrite").code == 0
+    assert table.read_text(encoding="utf-8") == text
+
+
 def test_finished_rows_survive_a_call_that_cannot_read_their_images(
     run: Callable[..., Any], lesion_folder: Path, out: Path
 ) -> None:
