@@ -32,7 +32,9 @@ class DuplicatePair:
     similarity
         0 to 1, over the part of the picture that both show; 1 for the same pixels.
     alteration
-        One line on what was done to one of them: ``mirrored, cropped to 81%``; empty for the same pixels.
+        One line on what makes the second of the first: ``mirrored, cropped to 81%``; empty for the same pixels.
+    back
+        The same on what makes the first of the second; None where these are the same words.
     """
 
     first: int
@@ -40,6 +42,11 @@ class DuplicatePair:
     kind: Kind
     similarity: float
     alteration: str
+    back: str | None = None
+
+    def alteration_from(self, place: int) -> str:
+        """Return what makes the other one of the image at this place."""
+        return self.alteration if place == self.first or self.back is None else self.back
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,9 @@ class _Found:
         if verdict is None:
             self.pairs.append(DuplicatePair(first, second, Kind.BYTES, 1.0, ""))
         else:
-            self.pairs.append(DuplicatePair(first, second, verdict.kind, verdict.similarity, verdict.alteration))
+            self.pairs.append(
+                DuplicatePair(first, second, verdict.kind, verdict.similarity, verdict.alteration, verdict.back)
+            )
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,14 @@ class Verdict:
     alteration
         What makes the second of the first; "first cropped" where the first lacks what the second shows; empty for
         equal pixels.
+    back
+        What makes the first of the second, in the same way; None where these are the same words.
     """
 
     kind: Kind
     similarity: float
     alteration: str
+    back: str | None = None
 
 
 def picture_of(path: Path, options: ReadOptions | None = None, *, small: SmallPicture | None = None) -> Picture:
@@ -183,17 +186,18 @@ def verify(
         across, down, shares = 1 / across, 1 / down, shares[::-1]
     elif turning & TRANSPOSED:
         across, down = down, across
-    words = [
-        NAMES[inverse(orientation)],
-        _turn_in_words(frame, larger),
-        _crop_in_words(*shares),
-        _scale_in_words(across, down),
-        _light_in_words(*shown),
-        _rest_in_words(windows),
+    turn_, light, rest = _turn_in_words(frame, larger), _light_in_words(*shown), _rest_in_words(windows)
+    across_back, down_back = (1 / down, 1 / across) if orientation & TRANSPOSED else (1 / across, 1 / down)
+    there = [NAMES[inverse(orientation)], turn_, _crop_in_words(*shares), _scale_in_words(across, down), light, rest]
+    back = [
+        NAMES[orientation],
+        turn_,
+        _crop_in_words(*shares[::-1]),
+        _scale_in_words(across_back, down_back),
+        light,
+        rest,
     ]
-    return Verdict(
-        Kind.NEAR, found.similarity, ", ".join(word for word in words if word) or "small changes of its pixels"
-    )
+    return Verdict(Kind.NEAR, found.similarity, _in_words(there), _in_words(back))
 
 
 @dataclass(frozen=True, eq=False)
@@ -413,6 +417,10 @@ def _similarity(windows: npt.NDArray[np.float32] | None) -> float:
         return 0.0
     rank = int(_MAY_DISAGREE * len(windows))
     return float(np.partition(windows, rank)[rank])
+
+
+def _in_words(alterations: list[str]) -> str:
+    return ", ".join(word for word in alterations if word) or "small changes of its pixels"
 
 
 def _turn_in_words(frame: Frame, larger: Picture) -> str:

@@ -65,7 +65,7 @@ class ShownPair:
 
     @property
     def what(self) -> str:
-        """What was done to one of them, in words."""
+        """What makes the second of the first, in words."""
         if self.kind is Kind.NEAR:
             return self.alteration or "altered copy"
         return "same file" if self.kind is Kind.BYTES else "same pixels"
@@ -147,9 +147,11 @@ def _described(
     tables: tuple[AuditTable, AuditTable | None],
 ) -> ShownPair:
     first, second = (_side(row, images, columns, tables) for row in (pair.first, pair.second))
+    alteration = pair.alteration
     if place is not Place.TWO_MANIFESTS and in_order([first.part, second.part])[0] != first.part:
         first, second = second, first
-    return ShownPair(first, second, place, pair.kind, pair.similarity, pair.alteration)
+        alteration = pair.alteration_from(pair.second)
+    return ShownPair(first, second, place, pair.kind, pair.similarity, alteration)
 
 
 def _side(row: int, images: pl.DataFrame, columns: list[str], tables: tuple[AuditTable, AuditTable | None]) -> Side:

@@ -136,7 +136,8 @@ class _Album:
             for (first, second), pair in self.pairs.items():
                 if pair.kind is links.kind and second < self.count and self._is_leak(first, second):
                     if self.paths[first] != self.paths[second]:
-                        cases.append(self._side_by_side(*self._trained_first(first, second), self._detail(pair)))
+                        shown = self._trained_first(first, second)
+                        cases.append(self._side_by_side(*shown, self._detail(pair, shown[0])))
                     is_covered.update((first, second))
             for members in links.members.values():
                 used = [row for row in members if row < self.count and self.parts[row]]
@@ -154,7 +155,7 @@ class _Album:
         for links in self.links:
             for (first, second), pair in self.pairs.items():
                 if pair.kind is links.kind and first < self.count <= second:
-                    cases.append(self._side_by_side(first, second, self._detail(pair)))
+                    cases.append(self._side_by_side(first, second, self._detail(pair, first)))
                     is_covered.update((first, second))
             for members in links.members.values():
                 sides = ["here" if row < self.count else "there" for row in members]
@@ -234,7 +235,7 @@ class _Album:
         pair = self.pairs.get((min(first, second), max(first, second)))
         values: dict[str, float | int | str] = {"first_part": self.parts[first], "second_part": self.parts[second]}
         if pair is not None:
-            values |= {"similarity": round(pair.similarity, 4), "alteration": pair.alteration}
+            values |= {"similarity": round(pair.similarity, 4), "alteration": pair.alteration_from(first)}
         parts = [self.parts[row] or "no part" for row in (first, second)]
         where = " and ".join(parts) if second < self.count else f"{parts[0]} here, {parts[1]} there"
         rows = (self.ids[first], self.ids[second])
@@ -249,10 +250,10 @@ class _Album:
             values["owners"] = owners
         return Case(f"{about}{', '.join(ids[:2])}{more}", ids, detail, values)
 
-    def _detail(self, pair: DuplicatePair) -> str:
+    def _detail(self, pair: DuplicatePair, first: int) -> str:
         if pair.kind is not Kind.NEAR:
             return _SAME[pair.kind]
-        return f"{pair.alteration or _SAME[pair.kind]} (similarity {pair.similarity:.3f})"
+        return f"{pair.alteration_from(first) or _SAME[pair.kind]} (similarity {pair.similarity:.3f})"
 
     def _closeness(self, rows: Sequence[int]) -> str:
         """Return in words how close the farthest of these copies are."""

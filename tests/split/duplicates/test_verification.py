@@ -149,6 +149,24 @@ def test_the_words_say_what_makes_the_second_of_the_first(tmp_path, is_second_la
     )
 
 
+@pytest.mark.parametrize("orientation", [0, 1, 5, 6])
+@pytest.mark.parametrize("is_second_larger", [False, True])
+def test_the_way_back_is_what_is_said_of_the_pair_the_other_way_round(tmp_path, orientation, is_second_larger):
+    whole = texture(3)
+    part = turn(scaled(cropped(whole, 0.1, 0, 0, 0.05), 0.8), inverse(orientation))
+    one, other = saved(whole, tmp_path / "a.png"), saved(part, tmp_path / "b.png")
+    cut = (0.1, 0, 0, 0.05)
+    if is_second_larger:
+        one, other, orientation = other, one, inverse(orientation)
+    there = verify(one, other, orientation, cut=cut, is_second_larger=is_second_larger)
+    back = verify(other, one, inverse(orientation), cut=cut, is_second_larger=not is_second_larger)
+    assert there is not None
+    assert back is not None
+    assert (there.alteration, there.back) == (back.back, back.alteration)
+    assert there.alteration != there.back
+    assert there.similarity == back.similarity
+
+
 def test_two_views_that_each_show_what_the_other_lacks_are_both_cropped(tmp_path):
     pixels = texture(10, (300, 300))
     first, second = (saved(cut, tmp_path / f"{place}.png") for place, cut in enumerate((pixels[15:], pixels[:-15])))

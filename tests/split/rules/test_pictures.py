@@ -11,6 +11,7 @@ from medtool.manifest import Manifest
 from medtool.split.duplicates.fingerprints import Fingerprints
 from medtool.split.duplicates.pairs import DuplicatePair, Duplicates, Kind
 from medtool.split.findings import Case, Finding
+from medtool.split.page.pairs import select_pairs
 from medtool.split.rules.pictures import duplicate_findings
 from medtool.split.table import AuditTable
 
@@ -57,6 +58,17 @@ def test_a_pair_across_parts_is_a_case_with_the_trained_image_first(kind, code, 
     assert case.rows == ("i1", "i0")
     assert case.detail == words
     assert (case.values["first_part"], case.values["second_part"]) == ("train", "test")
+
+
+@pytest.mark.parametrize(("parts", "words"), [(("train", "test"), "there"), (("test", "train"), "back")])
+def test_what_is_said_of_a_pair_makes_the_second_image_of_the_one_that_is_trained_on(parts, words):
+    pair = DuplicatePair(0, 1, Kind.NEAR, 0.98, "there", "back")
+    table, duplicates = table_of(parts), Duplicates((pair,), Fingerprints.empty(40), {})
+    (case,) = by_code(duplicate_findings(table, duplicates))["D204"]
+    assert case.detail == f"train and test: {words} (similarity 0.980)"
+    assert case.values["alteration"] == words
+    (shown,) = select_pairs(table, duplicates).pairs
+    assert shown.what == words
 
 
 def test_rows_that_only_a_chain_links_across_parts_are_cases_that_name_the_row_in_between():
