@@ -339,12 +339,8 @@ class _Work:
 
     def _prepared(self, rows: Sequence[Asked]) -> _Batch:
         reasons = [each.reason or _fault_of_name(each.image_id) for each in rows]
-        is_readable = [not reason for reason in reasons]
         metadata = self._metadata(rows, reasons)
         labels = self._label_places(rows, reasons) if self._options.target == TRUE_LABEL else None
-        for each, reason, was_readable in zip(rows, reasons, is_readable, strict=True):
-            if reason and was_readable:
-                self._store.known.pop(each.image_id, None)  # what it was made with is not told from its image
         keys = [0] * len(rows)
         if self._has_keys:
             keys = [self._key(place, metadata, labels) for place in range(len(rows))]
@@ -417,7 +413,7 @@ class _Work:
                     raise InputError(
                         f"{each.image_id}: {outcome.reason}", hint="leave out --strict to go on with the others"
                     )
-                stays = "; the heatmap of its earlier contents stays" if each.image_id in self._store.known else ""
+                stays = "; the heatmap of its earlier contents stays" if self._stays(batch, place) else ""
                 self.failed.append((each.image_id, outcome.reason + stays))
             else:
                 self.seen[each.image_id] = self._seen(each, outcome.sha256)
@@ -430,6 +426,21 @@ class _Work:
         for each in batch.rows:
             self._progress.advance(each.image_id)
         return rows
+
+    def _stays(self, batch: _Batch, place: int) -> bool:
+        """Return whether an image that cannot be used keeps an earlier map, and forget the map if it does not.
+
+        A map says which image file it is of, and is right for that one; of which label or metadata it is, it does not.
+        """
+        asked = batch.rows[place]
+        known = self._store.known.get(asked.image_id)
+        if known is None:
+            return False
+        is_misfit = bool(batch.reasons[place]) and not asked.reason
+        if is_misfit or known.key != batch.keys[place]:
+            del self._store.known[asked.image_id]
+            return False
+        return True
 
     def _seen(self, asked: Asked, sha256: str) -> str:
         roles = (asked.seen, self._job.seen_contents.get(sha256, ""))

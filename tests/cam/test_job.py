@@ -209,6 +209,50 @@ def test_maps_of_the_true_class_are_marked_and_follow_the_label(
     assert "i03: it has no label, and --target label asks for it" in ended.err
 
 
+def test_an_image_that_cannot_be_read_any_more_keeps_its_map_and_one_without_a_label_does_not(
+    medtool: Run, one: Path, copied: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cams.h5"
+    arguments = (one, copied, "--out", out, "--target", "label")
+    cams(medtool, *arguments)
+    whole, text = out.read_bytes(), copied.read_text()
+    picture = copied.parent / "images/03.png"
+    pixels = picture.read_bytes()
+
+    picture.write_bytes(b"no image")
+    ended = cams(medtool, *arguments, code=4)
+    assert "the heatmap of its earlier contents stays" in ended.err
+    with open_cache(out) as cache:
+        assert cache.sha256_of("i03")
+    before = out.stat().st_mtime_ns
+    cams(medtool, *arguments, code=4)
+    assert out.stat().st_mtime_ns == before
+
+    picture.write_bytes(pixels)
+    assert said(cams(medtool, *arguments)) == "0 made, 20 were there, 0 failed"
+    assert out.read_bytes() == whole
+
+    copied.write_text(text.replace("i03,P01,malignant", "i03,P01,"))
+    ended = cams(medtool, *arguments, code=4)
+    assert "i03: it has no label" in ended.err
+    assert "stays" not in ended.err
+    with open_cache(out) as cache:
+        assert "i03" not in cache
+
+    copied.write_text(text)
+    assert said(cams(medtool, *arguments)) == "1 made, 19 were there, 0 failed"
+    assert out.read_bytes() == whole
+
+
+def test_an_image_whose_id_is_too_long_to_be_written_is_an_error_of_that_image(
+    medtool: Run, one: Path, copied: Path, tmp_path: Path
+) -> None:
+    copied.write_text(copied.read_text().replace(",i03,", f",{'x' * 5000},"))
+    ended = cams(medtool, one, copied, "--out", tmp_path / "cams.h5", code=4)
+    assert "its id has 5000 bytes; at most 4096" in ended.err
+    assert medtool("cam", "verify", tmp_path / "cams.h5").code == 0
+
+
 def test_what_a_run_has_seen_is_written_beside_each_map(
     medtool: Run, one: Path, manifest: Path, tmp_path: Path
 ) -> None:
