@@ -272,6 +272,11 @@ def train(
         start_team("train", manifest, flags, devices=devices, device=chosen)
         return
     start, parent = _start(options, weights, init)
+    if options.leaves_rare_claimed:
+        console.warn(
+            "with rare classes shown or weighed more, probabilities claim too much of them, and temperature leaves that"
+            " as it is; --calibration platt sees to it"
+        )
     console.say(f"device {work.device}, {work.precision}")
     folder = out or Path("runs") / model.replace("/", "-")
     summaries = []

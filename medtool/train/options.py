@@ -185,6 +185,12 @@ class TrainOptions:
         """The loss: the one asked for, else what is usual for the task."""
         return self.loss or (LossName.CROSS_ENTROPY if self.task is Task.SINGLE else LossName.BCE)
 
+    @property
+    def leaves_rare_claimed(self) -> bool:
+        """Whether rare classes count for more than they are, and calibration leaves their probabilities too high."""
+        is_tilted = self.sampling is Sampling.BALANCED or self.class_weights is not ClassWeights.NONE
+        return is_tilted and self.calibration is CalibrationMethod.TEMPERATURE
+
     def document(self) -> dict[str, Any]:
         """Return the options as they go into the lineage."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}

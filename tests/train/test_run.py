@@ -443,6 +443,23 @@ def test_where_images_are_kept_changes_nothing(
     assert len(list((tmp_path / "kept").glob("*.npy"))) == (60 if cache == "disk" else 0)
 
 
+@pytest.mark.parametrize(
+    ("more", "is_warned"),
+    [
+        (["--sampling", "balanced"], True),
+        (["--class-weights", "effective"], True),
+        (["--sampling", "balanced", "--calibration", "platt"], False),
+        ([], False),
+    ],
+)
+def test_rare_classes_that_count_for_more_are_said_to_keep_too_high_probabilities(
+    medtool: Run, pictures: Path, tmp_path: Path, more: list[str], is_warned: bool
+) -> None:
+    ended = train(medtool, pictures, tmp_path / "run", *more, epochs=1)
+    assert ended.code == 0, ended.err
+    assert ("--calibration platt sees to it" in ended.err) is is_warned
+
+
 def test_a_preview_shows_what_the_first_batch_is(medtool: Run, pictures: Path, tmp_path: Path) -> None:
     ended = medtool("train", pictures, *FEW, "--preview-batch", tmp_path / "preview.png")
     assert ended.code == 0, ended.err
