@@ -244,7 +244,6 @@ def main() -> int:
     options = parser.parse_args()
     try:
         import imagededup.methods  # noqa: F401
-
         import polars  # noqa: F401 - an audit has read the manifest with it by then
 
         import medtool.split.duplicates.search  # noqa: F401
