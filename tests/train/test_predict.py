@@ -393,7 +393,7 @@ def test_a_network_whose_output_is_no_number_fails_that_row(
 
     def broken(self: ensemble.Ensemble, *given: object) -> np.ndarray:
         logits = forward(self, *given).copy()  # type: ignore[arg-type]
-        logits[2] = np.inf
+        logits[2:3] = np.inf  # of the third image; a part of the batch that ends before it stays as it is
         return logits
 
     monkeypatch.setattr(ensemble.Ensemble, "_forward", broken)
@@ -533,3 +533,26 @@ def test_each_set_of_poses_holds_every_pose_of_a_pose_and_only_squares_are_turne
     for views in (Views.QUARTER_TURNS, Views.ALL):
         with pytest.raises(UsageError, match="3 × 4 pixels, which cannot be turned by 90°"):
             poses_of(views, wide)
+
+
+def test_a_manifest_whose_split_leaks_is_refused_or_marked(
+    medtool: Run, one: Path, pictures: Path, tmp_path: Path
+) -> None:
+    leaky = Path(shutil.copytree(pictures.parent, tmp_path / "leaky")) / "manifest.csv"
+    header, *lines = leaky.read_text().splitlines()
+    # A patient of the test part, whom the run has not seen, has an image in the train part too.
+    (row,) = [line for line in lines if ",i17," in line]
+    assert row.split(",")[4] == "test"
+    changed = [line.replace(",test,", ",train,") if line == row else line for line in lines]
+    leaky.write_text("\n".join([header, *changed]) + "\n")
+    command = ("predict", one, leaky, "--split", "test", "--out", tmp_path / "out", "--device", "cpu")
+    refused = medtool(*command)
+    assert refused.code == 3
+    assert "leaks: G101" in refused.err
+    assert "--allow-leak" in refused.err
+    assert not (tmp_path / "out").exists()
+    allowed = medtool(*command, "--allow-leak")
+    assert allowed.code == 0, allowed.err
+    assert "predicted in spite of G101" in allowed.err
+    made_with = json.loads((tmp_path / "out/lineage.json").read_text())["made_with"]
+    assert [leak["code"] for leak in made_with["leaks"]] == ["G101"]
