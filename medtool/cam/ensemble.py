@@ -146,7 +146,7 @@ class HeatmapEnsemble:
     @property
     def asked_classes(self) -> tuple[str, ...]:
         """The classes that each image has a map for, if it has several; else empty."""
-        return self.classes if self._target is Target.ALL else ()
+        return self.classes if self._target is Target.ALL and len(self.classes) > 1 else ()
 
     def _fixed_target(self, options: CamOptions) -> Target | int | None:
         """Return what decides the class of every map: a rule, the place of a class, or None for each image's label."""
@@ -283,6 +283,8 @@ class HeatmapEnsemble:
                 of_looks.append(made)
             of_networks.append(of_looks)
         chosen = of_networks[0][0].targets
+        if len(self.classes) == 1:
+            chosen = np.zeros_like(chosen)
         scores = np.mean([self._scores(looks[0].logits, chosen) for looks in of_networks], axis=0)
         if len(of_networks) == 1 and len(of_networks[0]) == 1:
             only = of_networks[0][0]
@@ -297,6 +299,8 @@ class HeatmapEnsemble:
             assert labels is not None
             return torch.from_numpy(labels).to(self._device)
         n = len(next(iter(images.values())))
+        if len(self.classes) == 1:  # its one logit speaks for it, and would be taken for that of the second of two
+            return torch.ones(n, dtype=torch.int64, device=self._device)
         if isinstance(self._target, int):
             return torch.full((n,), self._target, device=self._device)
         if self._target is Target.ALL or len(self._loaded) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from medtool.cam.ensemble import HeatmapEnsemble, Made
 from medtool.cam.options import CamOptions
 from medtool.errors import UsageError
 from medtool.images.reader import read_image
+from medtool.runs.choices import Task
 from medtool.runs.folder import run_at
 from medtool.runs.preprocessing import prepared
 
@@ -130,6 +132,37 @@ def test_a_batch_that_memory_does_not_suffice_for_is_divided(
     made = found.make(shown(found, manifest), [None])
     assert said[-1] == "memory does not suffice for 2 images at once; going on with 1"
     close(made.raw, whole.raw)
+
+
+def test_the_one_logit_of_a_single_label_speaks_for_it(
+    one: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second(torch.nn.Module):
+        """A network of two classes, of which the second one's logit alone is given."""
+
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.network(images)[:, 1:]
+
+    from medtool.cam import ensemble as module
+
+    second = maps(manifest, one, target="malignant", layers=("layer4",))
+    load = module.load_network
+    run = run_at(one)
+    monkeypatch.setattr(module, "load_network", lambda path, _card: Second(load(path, run.card)).eval())
+    label = replace(run, card=replace(run.card, task=Task.MULTI, classes=("malignant",)))
+    for target in ("predicted", "malignant", "all"):
+        options = CamOptions(target=target, layers=("network.layer4",))
+        monkeypatch.setattr(module, "layers_of", lambda *_: ("network.layer4",))
+        found = HeatmapEnsemble([label], options, say=print)
+        made = found.make(shown(found, manifest), [None])
+        close(made.raw, second.raw)
+        assert (made.targets == 0).all()
+        assert found.asked_classes == ()
+        assert ((made.scores > 0) & (made.scores < 1)).all()
 
 
 def test_runs_that_do_not_fit_together_are_refused(one: Path) -> None:
