@@ -272,7 +272,7 @@ def train(
         start_team("train", manifest, flags, devices=devices, device=chosen)
         return
     start, parent = _start(options, weights, init)
-    if options.leaves_rare_claimed:
+    if options.leaves_rare_claimed and (place is None or place.rank == 0):
         console.warn(
             "with rare classes shown or weighed more, probabilities claim too much of them, and temperature leaves that"
             " as it is; --calibration platt sees to it"
