@@ -209,6 +209,8 @@ def train_run(
         }
         started = _claim(job, made_with, team)
         if started["status"] == "finished":
+            if team.rank == 0:
+                (job.out / RESUME_NAME).unlink(missing_ok=True)  # a call that was killed at its very end left it
             return _summary(job.out, material, was_finished=True)
         _prepare_torch(work)
         if team.rank == 0:

@@ -134,6 +134,12 @@ def test_the_same_command_again_does_nothing(medtool: Run, finished: Path, pictu
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 
 
+def test_what_a_kill_at_the_very_end_left_is_removed(medtool: Run, finished: Path, pictures: Path) -> None:
+    (finished / "resume.pt").write_bytes(b"the lineage was finished, and this was about to go")
+    assert train(medtool, pictures, finished, "--lr", 0.01, "--threshold", "youden", epochs=3).code == 0
+    assert not (finished / "resume.pt").exists()
+
+
 def test_its_config_gives_the_same_weights_again(medtool: Run, finished: Path, pictures: Path, tmp_path: Path) -> None:
     assert tomllib.loads((finished / "config.toml").read_text())["train"]["lr"] == 0.01
     ended = medtool("train", pictures, "--config", finished / "config.toml", "--out", tmp_path / "again")
