@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-medtool cam runs/first data/manifest.csv --split test --out cams.h5
+medtool cam runs/first data/manifest-split.csv --out cams.h5
 
 medtool cam runs/folds photos/ --method layercam --flip --uncertainty
 

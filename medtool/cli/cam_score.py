@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-medtool cam score cams.h5 data/split.csv --split test
+medtool cam score cams.h5 data/manifest-split.csv --split test
 
-medtool cam score cams.h5 data/split.csv --split test --run runs/first --sanity --out scores.json
+medtool cam score cams.h5 data/manifest-split.csv --split test --run runs/first --sanity --out scores.json
 
-medtool cam score gradcam.h5 data/split.csv --split test --compare layercam.h5 --compare eigencam.h5
+medtool cam score gradcam.h5 data/manifest-split.csv --split test --compare layercam.h5 --compare eigencam.h5
 """
 
 _SEEN = {"train": "the run was trained on this very image", "val": "the run was chosen by this very image"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-medtool predict runs/first data/split.csv --split test --patients mean
+medtool predict runs/first data/manifest-split.csv --split test --patients mean
 
 medtool predict runs/folds new-photos/ --tta flips --out answers/
 
