@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 
 from medtool import lineage
@@ -34,7 +33,7 @@ from medtool.heatmaps.reading import open_heatmaps
 from medtool.heatmaps.writing import Layout
 from medtool.images.reader import read_image
 from medtool.protocols import Steps
-from medtool.runs.asked import Asked, Labels
+from medtool.runs.asked import Asked, Labels, check_columns, encoded
 from medtool.runs.folder import Run
 from medtool.runs.preprocessing import Pixels, prepared
 from medtool.storage import sha256_of
@@ -144,7 +143,7 @@ def make_heatmaps(
         for note in store.load(now, overwrite=options.overwrite):
             watch.say(note)
         ensemble = HeatmapEnsemble(runs, options, say=watch.say)
-        _check_columns(asked, ensemble)
+        check_columns(asked, ensemble.columns)
         with watch.steps(len(asked)) as progress:
             work = _Work(ensemble, runs, options, job=job, store=store, progress=progress)
             work.run(asked)
@@ -203,17 +202,6 @@ def _short(text: str) -> str:
     if len(text.encode()) <= MAX_TEXT_BYTES:
         return text
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _check_columns(asked: Sequence[Asked], ensemble: HeatmapEnsemble) -> None:
-    for each in asked:
-        lacking = [name for name in ensemble.columns if name not in each.columns]
-        if lacking and not each.reason:
-            what = "is no row of a manifest" if not each.columns else "comes from a manifest without it"
-            raise UsageError(
-                f"the network takes the column {lacking[0]!r} beside the image, and {each.image} {what}",
-                hint=f"a manifest with the columns {', '.join(ensemble.columns)}; unknown cells may be empty",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +327,7 @@ class _Work:
 
     def _prepared(self, rows: Sequence[Asked]) -> _Batch:
         reasons = [each.reason or _fault_of_name(each.image_id) for each in rows]
-        metadata = self._metadata(rows, reasons)
+        metadata = encoded(rows, reasons, self._ensemble.columns, self._ensemble.metadata_of)
         labels = self._label_places(rows, reasons) if self._options.target == TRUE_LABEL else None
         keys = [0] * len(rows)
         if self._has_keys:
@@ -369,23 +357,6 @@ class _Work:
                 what = f"its label {label!r} is none of the run's classes" if label.strip() else "it has no label"
                 reasons[place] = reasons[place] or f"{what}, and --target {TRUE_LABEL} asks for it"
         return places
-
-    def _metadata(self, rows: Sequence[Asked], reasons: list[str]) -> list[npt.NDArray[np.float32] | None]:
-        """Return what each network takes beside the images; a row that cannot be encoded gets its reason."""
-        ensemble = self._ensemble
-        columns = {name: [each.columns.get(name, "") for each in rows] for name in ensemble.columns}
-        table = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-        try:
-            return ensemble.metadata_of(table)
-        except InputError:
-            for place in range(len(rows)):
-                try:
-                    ensemble.metadata_of(table[place])
-                except InputError as error:
-                    reasons[place] = reasons[place] or error.message.replace("row 1", "this row")
-            is_bad = pl.Series([bool(reason) for reason in reasons])
-            emptied = [pl.when(is_bad).then(pl.lit("")).otherwise(pl.col(name)).alias(name) for name in table.columns]
-            return ensemble.metadata_of(table.select(emptied))
 
     def _read(self, asked: Asked, reason: str, key: int) -> _Read:
         if reason or asked.path is None:

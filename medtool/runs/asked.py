@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from medtool.errors import InputError, UsageError
 from medtool.runs.choices import SEPARATOR, Task
 from medtool.runs.folder import Run
 
@@ -76,3 +81,52 @@ class Labels:
         found = self.known(label)
         names = found.split(SEPARATOR) if self.task is Task.MULTI else [found]
         return not found.strip() or all(name in self.classes for name in names)
+
+
+def check_columns(asked: Sequence[Asked], columns: Sequence[str]) -> None:
+    """Refuse images that have not got what the networks take beside them.
+
+    Raises
+    ------
+    UsageError
+        Naming the column and the image.
+    """
+    for each in asked:
+        lacking = [name for name in columns if name not in each.columns]
+        if lacking and not each.reason:
+            what = "is no row of a manifest" if not each.columns else "comes from a manifest without it"
+            raise UsageError(
+                f"the network takes the column {lacking[0]!r} beside the image, and {each.image} {what}",
+                hint=f"a manifest with the columns {', '.join(columns)}; unknown cells may be empty",
+            )
+
+
+def encoded(
+    asked: Sequence[Asked],
+    reasons: list[str],
+    columns: Sequence[str],
+    encode: Callable[[pl.DataFrame], list[npt.NDArray[np.float32] | None]],
+) -> list[npt.NDArray[np.float32] | None]:
+    """Return what each network takes beside the images; a row that cannot be encoded gets its reason in ``reasons``.
+
+    Parameters
+    ----------
+    columns
+        Of the manifest, which the networks take.
+    encode
+        Gives for each network its numbers for a table of them; raises ``InputError``.
+    """
+    values = {name: [each.columns.get(name, "") for each in asked] for name in columns}
+    table = pl.DataFrame(values, schema=dict.fromkeys(values, pl.String))
+    try:
+        return encode(table)
+    except InputError:
+        for place in range(len(asked)):
+            try:
+                encode(table[place])
+            except InputError as error:
+                reasons[place] = reasons[place] or error.message.replace("row 1", "this row")
+        # A row that failed is not shown to the network; what stands in its place does not matter.
+        is_bad = pl.Series([bool(reason) for reason in reasons])
+        emptied = [pl.when(is_bad).then(pl.lit("")).otherwise(pl.col(name)).alias(name) for name in table.columns]
+        return encode(table.select(emptied))

@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 import torch
 
 from medtool import lineage
-from medtool.errors import InputError, MedtoolError, UsageError, reason_of
+from medtool.errors import InputError, MedtoolError, reason_of
 from medtool.images.reader import read_image
 from medtool.protocols import Steps
 from medtool.runs import predictions
-from medtool.runs.asked import Asked, Labels
+from medtool.runs.asked import Asked, Labels, check_columns, encoded
 from medtool.runs.predictions import Prediction
 from medtool.runs.preprocessing import Pixels, Preprocessing, prepared
 from medtool.storage import PARTS_NAME, locked, make_folder, sweep_temporaries, write_whole
@@ -107,7 +105,7 @@ def predict_images(
         **job.made_from,
     }
     ensemble = Ensemble(members, options, say=watch.say)
-    _check_columns(asked, ensemble)
+    check_columns(asked, ensemble.columns)
     now = lineage_now(made_with)
     summary = Summary(job.out)
     for each in asked:
@@ -138,17 +136,6 @@ def _facts(asked: Sequence[Asked]) -> Iterator[str]:
     for each in sorted(asked, key=lambda one: one.image_id):
         cells = (f"{name}={value}" for name, value in sorted(each.columns.items()))
         yield "\0".join((each.image_id, each.split, each.seen, *cells))
-
-
-def _check_columns(asked: Sequence[Asked], ensemble: Ensemble) -> None:
-    for each in asked:
-        lacking = [name for name in ensemble.columns if name not in each.columns]
-        if lacking and not each.reason:
-            what = "is no row of a manifest" if not each.columns else "comes from a manifest without it"
-            raise UsageError(
-                f"the network takes the column {lacking[0]!r} beside the image, and {each.image} {what}",
-                hint=f"a manifest with the columns {', '.join(ensemble.columns)}; unknown cells may be empty",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +235,7 @@ class _Work:
         """Return a row for each image of a batch."""
         ensemble = self._ensemble
         reasons = [outcome.reason for outcome in outcomes]
-        metadata = self._metadata(asked, reasons)
+        metadata = encoded(asked, reasons, ensemble.columns, ensemble.metadata_of)
         good = [place for place, reason in enumerate(reasons) if not reason]
         found: dict[int, tuple[str, tuple[float, ...], tuple[float, ...]]] = {}
         if good:
@@ -286,24 +273,6 @@ class _Work:
                 )
             )
         return rows
-
-    def _metadata(self, asked: Sequence[Asked], reasons: list[str]) -> list[npt.NDArray[np.float32] | None]:
-        """Return what each network takes beside the images; a row that cannot be encoded gets its reason."""
-        ensemble = self._ensemble
-        columns = {name: [each.columns.get(name, "") for each in asked] for name in ensemble.columns}
-        table = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-        try:
-            return ensemble.metadata_of(table)
-        except InputError:
-            for place in range(len(asked)):
-                try:
-                    ensemble.metadata_of(table[place])
-                except InputError as error:
-                    reasons[place] = reasons[place] or error.message.replace("row 1", "this row")
-            # A row that failed is not shown to the network; what stands in its place does not matter.
-            is_bad = pl.Series([bool(reason) for reason in reasons])
-            emptied = [pl.when(is_bad).then(pl.lit("")).otherwise(pl.col(name)).alias(name) for name in table.columns]
-            return ensemble.metadata_of(table.select(emptied))
 
 
 def _refuse_failures(rows: Sequence[Prediction]) -> None:
