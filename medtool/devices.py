@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from medtool.errors import MedtoolError, UsageError
+
+Result = TypeVar("Result")
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -155,6 +157,49 @@ def clear_memory_errors(device: str, *, task: str) -> Iterator[None]:
             raise
         hint = "give it more memory, or close what else uses it" if device == "cpu" else "--device cpu"
         raise MedtoolError(f"{device} has too little memory for {task}", hint=hint) from error
+
+
+class Portions:
+    """Images that go to a device at once: fewer from then on, where memory does not suffice for them.
+
+    Parameters
+    ----------
+    most
+        Images at once.
+    device
+        Resolved, never ``auto``.
+    say
+        Takes a line for the user.
+    """
+
+    def __init__(self, most: int, device: str, *, say: Callable[[str], None]) -> None:
+        self._most, self._device, self._say = most, device, say
+
+    def of(self, n: int, compute: Callable[[slice], Result]) -> list[Result]:
+        """Return what ``compute`` gives for each portion of ``n`` images, in order.
+
+        Raises
+        ------
+        MedtoolError
+            If the device's memory does not suffice for one image.
+        """
+        found: list[Result] = []
+        start = 0
+        while start < n:
+            count = min(self._most, n - start)
+            try:
+                found.append(compute(slice(start, start + count)))
+            except RuntimeError as error:
+                if not is_memory_error(error) or count == 1:
+                    with clear_memory_errors(self._device, task="one image"):
+                        raise
+                self._most = count // 2
+                self._say(f"memory does not suffice for {count} images at once; going on with {self._most}")
+                if self._device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+                continue
+            start += count
+        return found
 
 
 def is_memory_error(error: BaseException) -> bool:

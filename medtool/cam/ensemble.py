@@ -20,7 +20,7 @@ from medtool.cam.choices import SPREAD_OVER_CELLS, WITHOUT_CLASS, Method, Target
 from medtool.cam.layer import resized
 from medtool.cam.maker import HeatmapMaker, Maps, by_peak, flags_of
 from medtool.cam.options import CamOptions
-from medtool.devices import clear_memory_errors, is_memory_error
+from medtool.devices import Portions, clear_memory_errors
 from medtool.errors import UnknownNameError, UsageError, reason_of
 from medtool.heatmaps.format import Flag
 from medtool.runs.choices import Task
@@ -124,8 +124,7 @@ class HeatmapEnsemble:
         check_together(runs)
         self.task, self.classes = runs[0].card.task, runs[0].card.classes
         self._options = options
-        self._say = say
-        self._limit = options.n_batch
+        self._portions = Portions(options.n_batch, options.device, say=say)
         self._device = torch.device(options.device)
         if options.uncertainty and len(runs) * options.n_views < 2:
             raise UsageError(
@@ -241,29 +240,14 @@ class HeatmapEnsemble:
             If the device's memory does not suffice for one image.
         """
         n = len(next(iter(images.values())))
-        found: list[Made] = []
-        start = 0
-        while start < n:
-            part = slice(start, start + self._limit)
-            n_images = min(n - start, self._limit)
-            try:
-                found.append(
-                    self._make(
-                        {key: each[part] for key, each in images.items()},
-                        [None if each is None else each[part] for each in metadata],
-                        None if labels is None else labels[part],
-                    )
-                )
-            except RuntimeError as error:
-                if not is_memory_error(error) or n_images == 1:
-                    with clear_memory_errors(self._options.device, task="one image"):
-                        raise
-                self._limit = n_images // 2
-                self._say(f"memory does not suffice for {n_images} images at once; going on with {self._limit}")
-                if self._device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            start += n_images
+        found = self._portions.of(
+            n,
+            lambda part: self._make(
+                {key: each[part] for key, each in images.items()},
+                [None if each is None else each[part] for each in metadata],
+                None if labels is None else labels[part],
+            ),
+        )
         return found[0] if len(found) == 1 else _joined(found)
 
     def _make(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medtool.architectures.metadata import MetadataEncoder
-from medtool.devices import clear_memory_errors, is_memory_error
+from medtool.devices import Portions, clear_memory_errors
 from medtool.errors import InputError
 from medtool.runs.checkpoints import Card
 from medtool.runs.choices import Task
@@ -136,8 +136,7 @@ class Ensemble:
 
     def __init__(self, members: Sequence[Member], options: PredictOptions, *, say: Callable[[str], None]) -> None:
         self._options = options
-        self._say = say
-        self._limit = options.n_batch
+        self._portions = Portions(options.n_batch, options.device, say=say)
         self._poses = [poses_of(options.views, member.card.preprocessing) for member in members]
         self._device = torch.device(options.device)
         self._loaded = [self._load(member) for member in members]
@@ -212,23 +211,10 @@ class Ensemble:
         self, loaded: _Loaded, images: Tensor, metadata: npt.NDArray[np.float32] | None
     ) -> npt.NDArray[np.float32]:
         """Return the logits of a batch, in smaller pieces where memory does not suffice for it."""
-        found = []
-        start = 0
-        while start < len(images):
-            part = slice(start, start + self._limit)
-            n_images = len(images[part])
-            try:
-                found.append(self._forward(loaded, images[part], None if metadata is None else metadata[part]))
-            except RuntimeError as error:
-                if not is_memory_error(error) or n_images == 1:
-                    with clear_memory_errors(self._options.device, task="one image"):
-                        raise
-                self._limit = n_images // 2
-                self._say(f"memory does not suffice for {n_images} images at once; going on with {self._limit}")
-                if self._device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            start += n_images
+        found = self._portions.of(
+            len(images),
+            lambda part: self._forward(loaded, images[part], None if metadata is None else metadata[part]),
+        )
         return np.concatenate(found)
 
     def _forward(

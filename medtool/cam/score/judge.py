@@ -14,7 +14,7 @@ from medtool.architectures.metadata import MetadataEncoder
 from medtool.cam.score.cases import Case, Source
 from medtool.cam.score.metrics import Floats
 from medtool.cam.score.options import PREDICTED, TRUE_LABEL, ScoreOptions
-from medtool.devices import clear_memory_errors, is_memory_error
+from medtool.devices import Portions, clear_memory_errors
 from medtool.errors import InputError, LineageError, UsageError
 from medtool.runs.asked import Labels
 from medtool.runs.folder import Run
@@ -71,8 +71,7 @@ class Judge:
         self.device = torch.device(options.device)
         self.labels = Labels.of([run])
         self._options = options
-        self._say = say
-        self._limit = options.n_batch
+        self._portions = Portions(options.n_batch, options.device, say=say)
         self._encoder = None if card.metadata is None else MetadataEncoder.of(card.metadata)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         with clear_memory_errors(options.device, task=f"the network of {run.folder}"):
@@ -134,23 +133,9 @@ class Judge:
         metadata
             Shape ``(n, columns)``.
         """
-        found: list[npt.NDArray[np.float32]] = []
-        start = 0
-        while start < len(images):
-            part = slice(start, start + self._limit)
-            n_images = len(images[part])
-            try:
-                found.append(self._forward(images[part], None if metadata is None else metadata[part]))
-            except RuntimeError as error:
-                if not is_memory_error(error) or n_images == 1:
-                    with clear_memory_errors(self._options.device, task="one image"):
-                        raise
-                self._limit = n_images // 2
-                self._say(f"memory does not suffice for {n_images} images at once; going on with {self._limit}")
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            start += n_images
+        found = self._portions.of(
+            len(images), lambda part: self._forward(images[part], None if metadata is None else metadata[part])
+        )
         logits = np.concatenate(found)
         is_finite = np.isfinite(logits).all(axis=1)
         p = np.full(logits.shape, np.nan)

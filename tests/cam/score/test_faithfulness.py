@@ -21,6 +21,7 @@ from medtool.cam.score.faithfulness import METRICS, ROAD_SHARES, Ready, altered,
 from medtool.cam.score.imputation import LinearImputer
 from medtool.cam.score.judge import Judge
 from medtool.cam.score.options import ScoreOptions
+from medtool.devices import Portions
 from medtool.heatmaps.resize import resize_heatmap
 from medtool.runs.folder import run_at
 
@@ -135,8 +136,7 @@ def test_memory_that_does_not_suffice_halves_the_number_of_images(
 
     images = torch.zeros(10, 3, 96, 96)
     expected = judge.probabilities(images)
-    monkeypatch.setattr(judge, "_say", said.append)
-    monkeypatch.setattr(judge, "_limit", 16)
+    monkeypatch.setattr(judge, "_portions", Portions(16, "cpu", say=said.append))
     monkeypatch.setattr(Judge, "_forward", short)
     assert judge.probabilities(images) == pytest.approx(expected)
     assert said == [
